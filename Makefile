@@ -1,0 +1,49 @@
+# Everything a machine needs is installed by `make install`, into .venv of this checkout. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types check lock chaos bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+install: $(STAMP) ## prepare .venv with pinned, hash-checked packages
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "auditgap needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install ## see it work: embedded Kafka, a worker, a sample feed, the gaps
+	$(BIN)/auditgap demo
+
+test: install ## every test, on a real Kafka
+	$(BIN)/python -m pytest
+
+lint: install ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## strict types
+	$(BIN)/mypy
+
+check: lint types test ## what CI runs
+
+chaos: install ## kills, stops, joins and leaves, 20 rounds at full size
+	AUDITGAP_TEST_CHAOS_ROUNDS=20 $(BIN)/python -m pytest tests/chaos --timeout=3600
+
+bench: install ## throughput beside its baselines, and latency; about ten minutes
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/latency.py
+
+lock: install ## resolve the pinned requirements anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra demo -o requirements/runtime.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra demo --group dev -o requirements/dev.txt pyproject.toml
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
