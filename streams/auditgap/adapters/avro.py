@@ -1,0 +1,186 @@
+"""Avro in the Confluent wire format: a zero byte, the schema id as big-endian uint32, the body.
+
+Schema ids come from a table (`SchemaIds`): the bundled one, or a registry's. The bytes are the same either way.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+import fastavro
+from fastavro.schema import SchemaParseException
+
+from auditgap import resources
+from auditgap.core import times
+from auditgap.core.inputs import Activity, Actor, Rejection
+from auditgap.core.records import Emission, Gap, alert_from_dict, as_dict, gap_from_dict
+
+MAGIC: Final = 0
+PREFIX: Final = struct.Struct(">bI")
+
+Schema = Any
+"""A schema as fastavro parsed it."""
+
+
+@cache
+def schema(name: str) -> Schema:
+    """Load a shipped schema: activity, alert or gap."""
+    return fastavro.parse_schema(json.loads(schema_text(name)))
+
+
+@cache
+def schema_text(name: str) -> str:
+    """Read a shipped schema as JSON text."""
+    return resources.path("schemas", f"{name}.avsc").read_text()
+
+
+class SchemaIds:
+    """Which id stands for which schema. `lookup` gives the schema behind an id that is not in the table, or None."""
+
+    def __init__(self, ids: Mapping[str, int], lookup: Callable[[int], Schema | None] = lambda _: None) -> None:
+        self.ids = dict(ids)
+        self._schemas: dict[int, Schema] = {number: schema(name) for name, number in ids.items()}
+        self._lookup = lookup
+
+    @classmethod
+    def bundled(cls) -> "SchemaIds":
+        """Use the table that ships: without a registry."""
+        table: dict[str, str] = json.loads(resources.path("schemas", "ids.json").read_text())
+        return cls({name: int(number) for number, name in table.items()})
+
+    def prefix(self, name: str) -> bytes:
+        """Give the five bytes in front of every body of this schema."""
+        return PREFIX.pack(MAGIC, self.ids[name])
+
+    def writer(self, number: int) -> Schema | None:
+        """Give the schema behind an id, None where nobody knows it."""
+        if number not in self._schemas:
+            found = self._lookup(number)
+            if found is None:
+                return None
+            self._schemas[number] = found
+        return self._schemas[number]
+
+    def decode(self, value: bytes | None, name: str) -> dict[str, Any] | Rejection:
+        """Read a value as the shipped schema `name`, whatever version wrote it."""
+        if not value:
+            return Rejection("empty_value", "the record has no value")
+        if len(value) < PREFIX.size or value[0] != MAGIC:
+            return Rejection("bad_magic", f"the value begins with 0x{value[:5].hex()}, not with 0x00 and a schema id")
+        _, number = PREFIX.unpack_from(value)
+        writer = self.writer(number)
+        if writer is None:
+            return Rejection("unknown_schema_id", f"schema id {number} is not known")
+        body = io.BytesIO(value)
+        body.seek(PREFIX.size)
+        try:
+            shape = fastavro.schemaless_reader(body, writer, schema(name))
+        except _UNREADABLE as error:
+            return Rejection("not_avro", f"not a {name} by schema id {number}: {type(error).__name__}: {error}"[:300])
+        if rest := len(value) - body.tell():
+            return Rejection("not_avro", f"{rest} bytes are left over after a {name} by schema id {number}")
+        if not isinstance(shape, dict):
+            return Rejection("not_avro", f"schema id {number} is no record")
+        return shape
+
+
+# What fastavro raises on bytes that are no such record; anything else is a fault of ours and stops the worker.
+_UNREADABLE: Final = (
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    struct.error,
+    SchemaParseException,
+    fastavro.read.SchemaResolutionError,
+)
+
+
+def _body(shape: Mapping[str, Any], name: str, prefix: bytes) -> bytes:
+    out = io.BytesIO()
+    out.write(prefix)
+    fastavro.schemaless_writer(out, schema(name), shape)
+    return out.getvalue()
+
+
+class Encoder:
+    """Writes activities, alerts and gaps with the ids of a table."""
+
+    def __init__(self, ids: SchemaIds) -> None:
+        self._prefixes = {name: ids.prefix(name) for name in ids.ids}
+
+    def activity(self, activity: Activity) -> bytes:
+        """Write an activity."""
+        actor = activity.actor
+        shape = {
+            "id": activity.id,
+            "type": activity.type,
+            "created_at": activity.created_at,
+            "organization_id": activity.organization_id,
+            "organization_uuid": activity.organization_uuid,
+            "feed_id": activity.feed_id,
+            "actor_type": actor.type,
+            "actor_id": actor.id,
+            "actor_email": actor.email,
+            "actor_ip": actor.ip,
+            "actor_user_agent": actor.user_agent,
+            "compliance_api_enabled": activity.api_enabled,
+            "compliance_api_logging_enabled": activity.logging_enabled,
+            "raw": activity.raw,
+        }
+        return _body(shape, "activity", self._prefixes["activity"])
+
+    def emission(self, record: Emission) -> bytes:
+        """Write a gap or an alert."""
+        name = name_of(record)
+        return _body(as_dict(record), name, self._prefixes[name])
+
+
+def name_of(record: Emission) -> str:
+    """Name the schema of a gap or an alert."""
+    return "gap" if isinstance(record, Gap) else "alert"
+
+
+def decode_activity(ids: SchemaIds, value: bytes | None) -> Activity | Rejection:
+    """Read an activity from its wire format."""
+    shape = ids.decode(value, "activity")
+    if isinstance(shape, Rejection):
+        return shape
+    return Activity(
+        id=shape["id"],
+        type=shape["type"],
+        created_at=_micros(shape["created_at"]),
+        organization_id=shape["organization_id"],
+        organization_uuid=shape["organization_uuid"],
+        feed_id=shape["feed_id"],
+        actor=Actor(
+            type=shape["actor_type"],
+            id=shape["actor_id"],
+            email=shape["actor_email"],
+            ip=shape["actor_ip"],
+            user_agent=shape["actor_user_agent"],
+        ),
+        api_enabled=shape["compliance_api_enabled"],
+        logging_enabled=shape["compliance_api_logging_enabled"],
+        raw=shape["raw"],
+    )
+
+
+def decode_emission(ids: SchemaIds, value: bytes, name: str) -> Emission | Rejection:
+    """Read a gap or an alert from its wire format."""
+    shape = ids.decode(value, name)
+    if isinstance(shape, Rejection):
+        return shape
+    plain = {field: _micros(value) if isinstance(value, datetime) else value for field, value in shape.items()}
+    return gap_from_dict(plain) if name == "gap" else alert_from_dict(plain)
+
+
+def _micros(moment: datetime | int | None) -> int | None:
+    return times.of(moment) if isinstance(moment, datetime) else moment

@@ -1,0 +1,246 @@
+"""Kafka through confluent-kafka: client settings, the topic table, reading committed records, and the error map."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+
+from auditgap.config import KafkaSettings, Settings
+from auditgap.errors import BrokerError, UsageError
+
+Log = Callable[[str], None]
+
+TIMEOUT: Final = 15.0
+"""Seconds that one request to the cluster may take before it is called a failure."""
+
+PARTITIONER: Final = "murmur2_random"
+"""Java's default: librdkafka's own default (CRC32) would put an organization on another partition."""
+
+
+def client_config(settings: KafkaSettings) -> dict[str, Any]:
+    """Translate the settings for librdkafka."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "security.protocol": settings.security_protocol,
+        "client.id": "auditgap",
+        # Its own log lines go nowhere a person looks; what matters arrives as errors.
+        "log_level": 2,
+    }
+    if settings.sasl_mechanism:
+        config["sasl.mechanism"] = settings.sasl_mechanism
+    if settings.sasl_username and settings.sasl_password:
+        config["sasl.username"] = settings.sasl_username
+        config["sasl.password"] = settings.sasl_password.get_secret_value()
+    for name in ("ssl_ca_location", "ssl_certificate_location", "ssl_key_location"):
+        if (path := getattr(settings, name)) is not None:
+            config[name.replace("_", ".")] = str(path)
+    if settings.ssl_key_password:
+        config["ssl.key.password"] = settings.ssl_key_password.get_secret_value()
+    return config
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+_ADVICE: Final = {
+    KafkaError._ALL_BROKERS_DOWN: "no broker answers",  # noqa: SLF001 - librdkafka's local error codes are named so
+    KafkaError._TRANSPORT: "no broker answers",  # noqa: SLF001
+    KafkaError._TIMED_OUT: "no broker answers in time",  # noqa: SLF001
+    KafkaError._AUTHENTICATION: "the broker refuses the credentials (AUDITGAP_KAFKA__SASL_…)",  # noqa: SLF001
+    KafkaError._SSL: "TLS fails (AUDITGAP_KAFKA__SSL_…)",  # noqa: SLF001
+    KafkaError._RESOLVE: "the host name is not known",  # noqa: SLF001
+    KafkaError._UNKNOWN_TOPIC: "the topic does not exist: run `auditgap topics apply`",  # noqa: SLF001
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist: run `auditgap topics apply`",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the broker's ACLs refuse the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "the broker's ACLs refuse the consumer group",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the broker's ACLs refuse the transactional id",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the broker's ACLs refuse it",
+}
+
+
+def explain(error: KafkaError) -> str:
+    """Say in a clause what a Kafka error means, and what to do where that is known."""
+    advice = _ADVICE.get(error.code())
+    return f"{advice} ({error.name()})" if advice else f"{error.str()} ({error.name()})"
+
+
+@contextmanager
+def translated(doing: str, bootstrap_servers: str) -> Iterator[None]:
+    """Turn confluent-kafka's exceptions into BrokerError, in one place."""
+    try:
+        yield
+    except KafkaException as exception:
+        error = exception.args[0]
+        raise BrokerError(f"Kafka at {bootstrap_servers}: {doing}: {explain(error)}") from None
+
+
+# --- topics -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it has to be. `config` is what is set beyond the broker's defaults."""
+
+    name: str
+    what: str
+    config: Mapping[str, str]
+
+
+_COMPACTED: Final = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "3600000"}
+_FOREVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+_RECORD_BYTES: Final = {"max.message.bytes": "2097152"}
+
+
+def topic_table(settings: Settings) -> list[TopicSpec]:
+    """List every topic: all with the same partitions, all keyed so that one organization is on one partition.
+
+    Topics stamp records with the broker's clock (LogAppendTime): admission rests on it.
+    """
+    topics = settings.topics
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    kept = {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
+    return [
+        TopicSpec(topics.activity, "the feed: one record per activity", {**kept, **stamped, **_RECORD_BYTES}),
+        TopicSpec(
+            topics.activity_dlq,
+            "records that could not be used, with the reason",
+            # A dead letter is the record and its reason: it must fit wherever the record did.
+            {**_FOREVER, **stamped, "max.message.bytes": "4194304"},
+        ),
+        TopicSpec(topics.alert, "alerts, every revision", {**kept, **stamped}),
+        TopicSpec(topics.gap, "latest revision of each gap", {**_COMPACTED, **stamped}),
+        TopicSpec(topics.gap_history, "every revision of each gap, chained by digest", {**_FOREVER, **stamped}),
+        TopicSpec(settings.worker.changelog, "the worker's state", {**_COMPACTED, **stamped, **_RECORD_BYTES}),
+    ]
+
+
+def apply_topics(settings: Settings, log: Log) -> bool:
+    """Create what is missing and set what differs; True if anything was changed. Partitions are never reduced."""
+    servers = settings.kafka.bootstrap_servers
+    with translated("cannot apply the topics", servers):
+        admin = AdminClient(client_config(settings.kafka))
+        existing = admin.list_topics(timeout=TIMEOUT).topics
+        changed = False
+        for spec in topic_table(settings):
+            if spec.name not in existing:
+                _create(admin, spec, settings)
+                log(f"created {spec.name}: {spec.what}")
+                changed = True
+                continue
+            have = len(existing[spec.name].partitions)
+            want = settings.topics.partitions
+            if have > want:
+                raise UsageError(
+                    f"topic {spec.name} has {have} partitions, the setting says {want}: partitions cannot be taken "
+                    f"away; set AUDITGAP_TOPICS__PARTITIONS={have}"
+                )
+            if have < want:
+                admin.create_partitions([NewPartitions(spec.name, want)])[spec.name].result(TIMEOUT)
+                log(f"widened {spec.name} from {have} to {want} partitions")
+                changed = True
+            changed |= _configure(admin, spec, log)
+        return changed
+
+
+def _create(admin: AdminClient, spec: TopicSpec, settings: Settings) -> None:
+    topics = settings.topics
+    new = NewTopic(
+        spec.name, num_partitions=topics.partitions, replication_factor=topics.replication, config=dict(spec.config)
+    )
+    try:
+        admin.create_topics([new])[spec.name].result(TIMEOUT)
+    except KafkaException as exception:
+        if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+
+
+def _configure(admin: AdminClient, spec: TopicSpec, log: Log) -> bool:
+    from confluent_kafka.admin import AlterConfigOpType, ConfigEntry
+
+    resource = ConfigResource(ResourceType.TOPIC, spec.name)
+    current = admin.describe_configs([resource])[resource].result(TIMEOUT)
+    differing = {name: value for name, value in spec.config.items() if current[name].value != value}
+    if not differing:
+        return False
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in differing.items()
+    ]
+    change = ConfigResource(ResourceType.TOPIC, spec.name, incremental_configs=entries)
+    admin.incremental_alter_configs([change])[change].result(TIMEOUT)
+    log(f"set on {spec.name}: {', '.join(f'{name}={value}' for name, value in differing.items())}")
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class TopicIdentity:
+    """What makes a topic this very topic: a topic that was deleted and made again has another id."""
+
+    topic_id: str
+    partitions: int
+    cluster_id: str
+
+
+def identify(admin: AdminClient, topics: list[str], servers: str) -> dict[str, TopicIdentity]:
+    """Ask the cluster who these topics are. Raises BrokerError where one does not exist."""
+    with translated("cannot describe the topics", servers):
+        cluster = admin.describe_cluster(request_timeout=TIMEOUT).result(TIMEOUT)
+        futures = admin.describe_topics(TopicCollection(topics), request_timeout=TIMEOUT)
+        found = {}
+        for name, future in futures.items():
+            try:
+                described = future.result(TIMEOUT)
+            except KafkaException as exception:
+                raise BrokerError(f"Kafka at {servers}: topic {name}: {explain(exception.args[0])}") from None
+            found[name] = TopicIdentity(str(described.topic_id), len(described.partitions), cluster.cluster_id)
+        return found
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> Iterator[Message]:
+    """Give every committed record of a topic, oldest first per partition; ends at its end unless it follows.
+
+    Needs no consumer group. Raises BrokerError.
+    """
+    servers = settings.kafka.bootstrap_servers
+    with translated(f"cannot read {topic}", servers):
+        consumer = Consumer(
+            {
+                **client_config(settings.kafka),
+                "group.id": "auditgap-reader",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.queue.backoff.ms": 10,
+            }
+        )
+        try:
+            metadata = consumer.list_topics(topic, timeout=TIMEOUT).topics[topic]
+            if metadata.error is not None:
+                raise KafkaException(metadata.error)
+            parts = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in metadata.partitions]
+            consumer.assign(parts)
+            open_parts = set(metadata.partitions)
+            while open_parts or follow:
+                for message in consumer.consume(1000, 0.5):
+                    error = message.error()
+                    if error is None:
+                        yield message
+                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - see _ADVICE
+                        open_parts.discard(message.partition())
+                    elif not error.retriable():
+                        raise KafkaException(error)
+        finally:
+            consumer.close()

@@ -1,0 +1,103 @@
+"""The table of alert kinds: severity, what it means, what to do, and the techniques it points at.
+
+A kind that is not in the table cannot be raised; documentation and tests read the same rows.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from auditgap.core.records import Severity
+
+ATTACK_IDS: Final = ("TA0112", "T1685.002", "TA0005", "T1562", "T1562.008")
+"""MITRE ATT&CK: tactic and technique of impairing logs as of v19, then the ids they had before."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertKind:
+    """One row: `when` it is raised, how bad it is, the steps for the responder in their order."""
+
+    name: str
+    severity: Severity
+    when: str
+    triage: tuple[str, ...]
+    attack_ids: tuple[str, ...] = ()
+
+
+_LOOK_AT_PRODUCER: Final = (
+    "Look at the dead letter: its headers say where the record stood and why it was refused.",
+    "Find who wrote it: only the collector may write the input topic (the broker's ACLs).",
+)
+
+KINDS: Final = {
+    kind.name: kind
+    for kind in (
+        AlertKind(
+            "logging_disabled",
+            Severity.CRITICAL,
+            "a settings event switches the Compliance API or its logging off, however briefly",
+            (
+                "Confirm that the actor is a Primary Owner or otherwise authorised to change these settings.",
+                "Check for an active incident, a planned outage or a contractual reason (a change window).",
+                "Look at the actor's recent activity: failed or odd sign-ins, second factor changed or bypassed, "
+                "privilege escalation, new credentials.",
+                "If not authorised: re-enable at once, and treat everything in the window as potentially un-audited.",
+                "Once logging is back: compare the last id before with the first id after, and review the gap.",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "logging_restored",
+            Severity.INFORMATIONAL,
+            "a window closes: the whole window and both ids of its bracket",
+            (
+                "Confirm who switched it on again, and that it was meant to stay on.",
+                "Review what was done between the last id before and the first id after; other logs than this feed "
+                "have to tell.",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "settings_change_unreadable",
+            Severity.CRITICAL,
+            "a settings event cannot be understood: the feed may be on or off",
+            (
+                "Read the setting itself (organization settings, or the compliance_settings endpoint).",
+                *_LOOK_AT_PRODUCER,
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "clock_anomaly",
+            Severity.CRITICAL,
+            "an input's time lies where no honest clock stands; if it says off, the off counts from its append time",
+            ("Check the clocks of the collector and the brokers.", *_LOOK_AT_PRODUCER),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "conflicting_record",
+            Severity.CRITICAL,
+            "two settings events have one id and different content: both count",
+            (
+                "Fetch the id from the vendor's API: what it returns is the true one.",
+                "Find who wrote the other: only the collector may write the input topic (the broker's ACLs).",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "header_mismatch",
+            Severity.CRITICAL,
+            "a record's headers say something else than its body: skipping by header stops",
+            ("Treat settings events since the last good sample as possibly hidden.", *_LOOK_AT_PRODUCER),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "record_quarantined",
+            Severity.CRITICAL,
+            "the worker died on one record twice, and went on without it",
+            (
+                "Read the dead letter by hand: it may be a settings event.",
+                "Report the record's shape as a bug.",
+            ),
+        ),
+    )
+}

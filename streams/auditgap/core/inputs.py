@@ -1,0 +1,232 @@
+"""What enters the core: frozen values, checked once, when they are built from an API record."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from auditgap.core import times
+
+SETTINGS_TYPE: Final = "org_compliance_api_settings_updated"
+"""The activity type that changes the two flags (vendor's API reference)."""
+
+ACCESS_TRANSPARENCY_TYPES: Final = frozenset({"anthropic_access", "cmek_preserve"})
+"""Records that may be captured while the feed is off: no proof of recording, and never part of a bracket."""
+
+FEED_SUBJECT_PREFIX: Final = "feed/"
+
+ADMISSION_SKEW: Final = 5 * 60 * times.SECOND
+"""How far a time may lie after the broker's append time. Clocks of honest machines differ by less."""
+
+EARLIEST_TIME: Final = times.SECOND * 1_577_836_800
+"""2020-01-01: before the vendor existed. Rows are kept six years; an older time is a default, not a time."""
+
+REASONS: Final = {
+    "empty_value": "the record has no value (a tombstone or zero bytes)",
+    "bad_magic": "the value does not begin with the wire format's zero byte and schema id",
+    "unknown_schema_id": "the schema id in the value is known neither to the bundled table nor to the registry",
+    "not_avro": "the value is shorter or longer than its schema says, or not Avro at all",
+    "not_json": "the line or the original record is not a JSON object",
+    "unreadable": "a field that every activity needs is missing or has a value that cannot be understood",
+    "time_in_future": "its time lies more than the allowed skew after the broker's append time",
+    "time_implausible": "its time lies before 2020, when no feed existed",
+    "settings_unreadable": "a settings event whose id, flags or time cannot be understood",
+    "quarantined": "the worker died on this record twice",
+}
+"""Why an input is refused: the word in headers and metrics, and what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An input that cannot be used: `reason` is a key of REASONS, `detail` a sentence for people."""
+
+    reason: str
+    detail: str
+
+    def __post_init__(self) -> None:
+        if self.reason not in REASONS:
+            raise ValueError(f"{self.reason!r} is no reason of the table")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did it, as far as the record says; every field None where it does not."""
+
+    type: str | None = None
+    id: str | None = None
+    email: str | None = None
+    ip: str | None = None
+    user_agent: str | None = None
+
+
+NOBODY: Final = Actor()
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One record of the feed. `created_at` is None, or `id` empty, only in a settings event that is unreadable.
+
+    `digest` is a SHA-256 over the original record in canonical JSON: two copies of one record agree in it.
+    """
+
+    id: str
+    type: str
+    created_at: int | None
+    organization_id: str | None
+    organization_uuid: str | None
+    feed_id: str | None
+    actor: Actor
+    api_enabled: bool | None
+    logging_enabled: bool | None
+    raw: str
+
+    @property
+    def subject(self) -> str:
+        """What it is about: its organization, or its feed where the record names none."""
+        return subject_of(self.organization_id, self.feed_id)
+
+    @property
+    def digest(self) -> str:
+        """See the class. Falls back to the bytes as they are where `raw` is not JSON."""
+        try:
+            canonical = json.dumps(json.loads(self.raw), sort_keys=True, separators=(",", ":"))
+        except ValueError:
+            canonical = self.raw
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def subject_of(organization_id: str | None, feed_id: str | None) -> str:
+    """Name what a record is folded under; also its CloudEvents subject."""
+    return organization_id if organization_id is not None else f"{FEED_SUBJECT_PREFIX}{feed_id or 'default'}"
+
+
+def key_of(subject: str) -> str:
+    """Name the record key of a subject: the organization's id, or the feed's."""
+    return subject.removeprefix(FEED_SUBJECT_PREFIX)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+# The identifying field of each actor type (vendor's API reference); the first one present is taken.
+_ACTOR_ID_FIELDS: Final = (
+    "user_id",
+    "admin_api_key_id",
+    "api_key_id",
+    "service_account_id",
+    "federated_identity_id",
+    "device_id",
+    "directory_id",
+    "subject",
+)
+_ACTOR_EMAIL_FIELDS: Final = ("email_address", "email", "unauthenticated_email_address")
+
+
+def read_actor(value: object) -> Actor:
+    """Read the actor union; unknown types keep whatever of the common fields they carry."""
+    if not isinstance(value, Mapping):
+        return NOBODY
+    fields = [name for name in _ACTOR_ID_FIELDS if name in value]
+    fields += [name for name in value if str(name).endswith("_id") and name not in fields]
+    return Actor(
+        type=_text(value.get("type")),
+        id=next((text for name in fields if (text := _text(value[name]))), None),
+        email=next((text for name in _ACTOR_EMAIL_FIELDS if (text := _text(value.get(name)))), None),
+        ip=_text(value.get("ip_address")),
+        user_agent=_text(value.get("user_agent")),
+    )
+
+
+def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | Rejection:
+    """Read one record of the vendor's API; `raw` is its JSON text, kept as it came.
+
+    A settings event always gives an Activity, however broken: somebody has to hear of it (`settings_fault`). For
+    other types `id`, `type` and `created_at` are needed; all else may be missing or unknown.
+    """
+    if not isinstance(record, Mapping):
+        return Rejection("not_json", "not a JSON object")
+    kind = record.get("type")
+    if not isinstance(kind, str) or not kind:
+        return Rejection("unreadable", "type is missing or not a string")
+    identifier = _text(record.get("id"))
+    created = record.get("created_at")
+    created_at = times.parse(created) if isinstance(created, str) else None
+    organization_id = record.get("organization_id")
+    if kind != SETTINGS_TYPE:
+        if identifier is None:
+            return Rejection("unreadable", "id is missing or not a string")
+        if created_at is None:
+            return Rejection("unreadable", f"created_at is not a time with a zone: {_shown(created)}")
+        if organization_id is not None and not _is_organization(organization_id):
+            return Rejection("unreadable", f"organization_id is not an id: {_shown(organization_id)}")
+    api, logging = record.get("compliance_api_enabled"), record.get("compliance_api_logging_enabled")
+    return Activity(
+        id=identifier or "",
+        type=kind,
+        created_at=created_at,
+        organization_id=organization_id if _is_organization(organization_id) else None,
+        organization_uuid=_text(record.get("organization_uuid")),
+        feed_id=feed_id,
+        actor=read_actor(record.get("actor")),
+        api_enabled=api if isinstance(api, bool) else None,
+        logging_enabled=logging if isinstance(logging, bool) else None,
+        raw=raw,
+    )
+
+
+def _is_organization(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 255 and not value.startswith(FEED_SUBJECT_PREFIX)
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else repr(value)[:60]
+
+
+def settings_fault(activity: Activity) -> str | None:
+    """Say why a settings event cannot be understood, or None where it can.
+
+    The original record decides: typed fields that say something else than `raw` are a fault too.
+    """
+    try:
+        record: Any = json.loads(activity.raw)
+    except ValueError:
+        return "the original record is not JSON"
+    reread = read_activity(record, activity.raw, activity.feed_id)
+    if isinstance(reread, Rejection):
+        return reread.detail
+    for name in ("compliance_api_enabled", "compliance_api_logging_enabled"):
+        if (value := record.get(name)) is not None and not isinstance(value, bool):
+            return f"{name} is not a boolean: {_shown(value)}"
+    if not activity.id:
+        return "id is missing or not a string"
+    if activity.created_at is None:
+        return f"created_at is not a time with a zone: {_shown(record.get('created_at'))}"
+    organization_id = record.get("organization_id")
+    if organization_id is not None and not _is_organization(organization_id):
+        return f"organization_id is not an id: {_shown(organization_id)}"
+    for field in ("id", "type", "created_at", "organization_id", "api_enabled", "logging_enabled"):
+        if getattr(reread, field) != getattr(activity, field):
+            return f"the record's {field} is not what its original says"
+    return None
+
+
+def admit(created_at: int, append_time: int) -> Rejection | None:
+    """Refuse a time that cannot be: after the broker's append time by more than the skew, or before any feed."""
+    if created_at > append_time + ADMISSION_SKEW:
+        return Rejection(
+            "time_in_future",
+            f"created_at {_safe_text(created_at)} is more than {ADMISSION_SKEW // times.SECOND} s after the broker's "
+            f"append time {_safe_text(append_time)}",
+        )
+    if created_at < EARLIEST_TIME:
+        return Rejection("time_implausible", f"created_at {_safe_text(created_at)} is before any feed existed")
+    return None
+
+
+def _safe_text(micros: int) -> str:
+    try:
+        return times.text_of(micros)
+    except OverflowError:
+        return f"{micros} us"

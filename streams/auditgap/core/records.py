@@ -1,0 +1,171 @@
+"""What leaves the core: gaps and alerts, one revision each. Field names are the interface (schemas/*.avsc).
+
+Times are microseconds since the epoch, UTC. A field that is None is not known, or does not apply.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, Final
+
+from auditgap.core import times
+
+TIME_FIELDS: Final = frozenset(
+    {
+        "first_evidence_at",
+        "produced_at",
+        "opened_at",
+        "opened_at_latest",
+        "closed_at",
+        "closed_at_earliest",
+        "last_activity_at",
+        "first_activity_at",
+        "occurred_at",
+        "detected_at",
+    }
+)
+"""Fields of Gap and Alert that hold a time."""
+
+
+class Severity(IntEnum):
+    """How bad it is; ordered, so that `max` is the worst."""
+
+    INFORMATIONAL = 1
+    LOW = 2
+    MEDIUM = 3
+    HIGH = 4
+    CRITICAL = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """One revision of one window that nobody recorded. See schemas/gap.avsc for each field."""
+
+    gap_id: str
+    incident_id: str
+    revision: int = 0
+    organization_id: str | None
+    feed_id: str | None
+    inherited_from: str | None = None
+    superseded_by: str | None = None
+    first_evidence_at: int
+    produced_at: int = 0
+    state: str
+    confidence: str
+    cause: str
+    opened_at: int | None
+    opened_at_latest: int | None
+    closed_at: int | None = None
+    closed_at_earliest: int | None = None
+    duration_seconds: float | None = None
+    opened_by_kind: str | None
+    opened_by_id: str | None
+    closed_by_kind: str | None = None
+    closed_by_id: str | None = None
+    opened_actor_type: str | None = None
+    opened_actor_id: str | None = None
+    opened_actor_email: str | None = None
+    opened_actor_ip: str | None = None
+    opened_actor_user_agent: str | None = None
+    closed_actor_type: str | None = None
+    closed_actor_id: str | None = None
+    closed_actor_email: str | None = None
+    closed_actor_ip: str | None = None
+    closed_actor_user_agent: str | None = None
+    last_activity_id: str | None = None
+    last_activity_at: int | None = None
+    first_activity_id: str | None = None
+    first_activity_at: int | None = None
+    bracket_exact: bool = True
+    activity_inside_count: int = 0
+    activity_inside_first_id: str | None = None
+    activity_inside_last_id: str | None = None
+    authorised_at_open: str = "UNKNOWN"
+    authorised_now: str = "UNKNOWN"
+    change_window_id: str | None = None
+    change_window_reason: str | None = None
+    policy_version: int | None = None
+    history_sequence: int = 0
+    previous_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One revision of one alert. See schemas/alert.avsc for each field."""
+
+    alert_id: str
+    revision: int = 0
+    status: str
+    kind: str
+    severity: Severity
+    gap_id: str | None = None
+    incident_id: str | None = None
+    organization_id: str | None
+    feed_id: str | None
+    occurred_at: int | None
+    detected_at: int
+    produced_at: int = 0
+    historical: bool = False
+    actor_type: str | None = None
+    actor_id: str | None = None
+    actor_email: str | None = None
+    actor_ip: str | None = None
+    actor_user_agent: str | None = None
+    evidence: tuple[str, ...] = ()
+    summary: str
+    triage: tuple[str, ...] = ()
+    attack_ids: tuple[str, ...] = ()
+    dedup_key: str
+
+
+Emission = Gap | Alert
+
+_FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in (Gap, Alert)}
+
+
+def as_dict(record: Emission) -> dict[str, Any]:
+    """Give the record by field name, times in microseconds, severity by name: the shape of its Avro schema."""
+    shape = {name: getattr(record, name) for name in _FIELDS[type(record)]}
+    if isinstance(record, Alert):
+        shape["severity"] = record.severity.name
+        for name in ("evidence", "triage", "attack_ids"):
+            shape[name] = list(shape[name])
+    return shape
+
+
+def as_json(record: dict[str, Any]) -> dict[str, Any]:
+    """Give an `as_dict` shape for people and JSON: times as ISO 8601 UTC with microseconds."""
+    return {
+        name: times.text_of(value) if name in TIME_FIELDS and isinstance(value, int) else value
+        for name, value in record.items()
+    }
+
+
+def gap_from_dict(shape: dict[str, Any]) -> Gap:
+    """Undo `as_dict` for a gap; fields it does not know are left out (a newer schema added them)."""
+    return Gap(**{name: shape[name] for name in _FIELDS[Gap] if name in shape})
+
+
+def alert_from_dict(shape: dict[str, Any]) -> Alert:
+    """Undo `as_dict` for an alert; fields it does not know are left out (a newer schema added them)."""
+    known = {name: shape[name] for name in _FIELDS[Alert] if name in shape}
+    known["severity"] = Severity[known["severity"]]
+    for name in ("evidence", "triage", "attack_ids"):
+        known[name] = tuple(known.get(name, ()))
+    return Alert(**known)
+
+
+def digest(shape: dict[str, Any]) -> str:
+    """Digest a revision for the history chain: SHA-256 over canonical JSON of the fields that are not None.
+
+    Fields that are None are left out, so that a field added to the schema later changes no digest. Times go in as
+    microseconds.
+    """
+    known = {name: value for name, value in shape.items() if value is not None}
+    return hashlib.sha256(json.dumps(known, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def identifier(prefix: str, *parts: str) -> str:
+    """Make a deterministic id: the prefix and 96 bits of a SHA-256 over the parts."""
+    return f"{prefix}_{hashlib.sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"

@@ -1,0 +1,1 @@
+"""What is started from outside: parse, call, print or serve."""
