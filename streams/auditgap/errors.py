@@ -7,8 +7,8 @@ AuditgapError
     └── WorkerStop        the worker must not go on; nothing was committed past the last transaction
         └── InputChanged  the input topic is not the one the position and state belong to
 
-The message of each is one line for a person and says what to do. Callers decide by class, never by text. A record that cannot be used is
-no error but a value: core.inputs.Rejection, with its reason.
+The message of each is one line for a person and says what to do. Callers decide by class, never by text. A record
+that cannot be used is no error but a value: core.inputs.Rejection, with its reason.
 """
 
 

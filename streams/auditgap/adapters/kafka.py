@@ -14,7 +14,15 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 from auditgap.config import KafkaSettings, Settings
 from auditgap.errors import BrokerError, UsageError
@@ -165,7 +173,6 @@ def _create(admin: AdminClient, spec: TopicSpec, settings: Settings) -> None:
 
 
 def _configure(admin: AdminClient, spec: TopicSpec, log: Log) -> bool:
-    from confluent_kafka.admin import AlterConfigOpType, ConfigEntry
 
     resource = ConfigResource(ResourceType.TOPIC, spec.name)
     current = admin.describe_configs([resource])[resource].result(TIMEOUT)

@@ -420,9 +420,11 @@ class Ledger:
             for gap_id, window in self.windows.items():
                 if assertion in window.offs:
                     yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
-        copies = [each for each in self.assertions.values() if each.input_id == assertion.input_id]
+        copies = sorted(
+            (each for each in self.assertions.values() if each.input_id == assertion.input_id),
+            key=lambda each: each.order,
+        )
         if len(copies) > 1:
-            copies.sort(key=lambda each: each.order)
             yield from self._derived(
                 self._alert(
                     "conflicting_record",
@@ -432,8 +434,8 @@ class Ledger:
                     actor=copies[0].actor,
                     feed_id=copies[0].feed_id,
                     evidence=tuple(f"{each.input_id} sha256:{each.digest}" for each in copies),
-                    summary=f"{self.name}: {len(copies)} settings events have the id {assertion.input_id} and different "
-                    "content; all of them count",
+                    summary=f"{self.name}: {len(copies)} settings events have the id {assertion.input_id} and "
+                    "different content; all of them count",
                 ),
                 produced_at,
             )

@@ -42,7 +42,7 @@ def id_of(entry: bytes) -> str:
 
 
 class Recent:
-    """The index of one subject. `chunk` is the filling one: the fast path appends to it and calls `rotate` when full."""
+    """The index of one subject. The fast path appends to `chunk`, the filling one, and calls `rotate` when full."""
 
     __slots__ = ("chunk", "floor", "full", "number")
 
@@ -68,7 +68,7 @@ class Recent:
         self.chunk = []
         self.number += 1
         if len(self.full) >= CHUNKS:
-            self.floor = max(self.floor, max(self.full.pop(0)))
+            self.floor = max(self.floor, *self.full.pop(0))
 
     def entries(self) -> list[bytes]:
         """List all that is known, sorted, each once."""

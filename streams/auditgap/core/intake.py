@@ -1,0 +1,73 @@
+"""The one door into the core: what happens to an activity. The worker, the backtest and the tests all call `take`.
+
+| input | what becomes of it |
+|---|---|
+| settings event that cannot be understood | refused, critical `settings_change_unreadable` |
+| time more than five minutes after the append time | refused, critical `clock_anomaly`; an "off" counts from then |
+| time before any feed existed | refused |
+| settings event, id and content seen before | repeat |
+| settings event | asserted exactly at its time, and the subject folded anew |
+| Access Transparency record | applied: it proves nothing, and is no part of a bracket |
+| any other activity | applied: indexed, and brackets of gaps improved |
+"""
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from auditgap.core.inputs import (
+    ACCESS_TRANSPARENCY_TYPES,
+    SETTINGS_TYPE,
+    Activity,
+    Rejection,
+    admit,
+    settings_fault,
+)
+from auditgap.core.ledger import Ledger
+from auditgap.core.recent import entry_of
+from auditgap.core.records import Emission
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an input: refused with a reason, a repeat, or applied; and what to publish because of it."""
+
+    emissions: tuple[Emission, ...] = ()
+    rejection: Rejection | None = None
+    repeat: bool = False
+
+
+APPLIED: Final = Outcome()
+REPEAT: Final = Outcome(repeat=True)
+
+
+def ledger_of(ledgers: MutableMapping[str, Ledger], subject: str) -> Ledger:
+    """Find a subject's ledger, or begin it."""
+    ledger = ledgers.get(subject)
+    if ledger is None:
+        ledger = ledgers[subject] = Ledger(subject)
+    return ledger
+
+
+def take(ledgers: MutableMapping[str, Ledger], activity: Activity, append_time: int, produced_at: int) -> Outcome:
+    """Take in one activity, appended at `append_time`; revisions that follow are stamped `produced_at`."""
+    ledger = ledger_of(ledgers, activity.subject)
+    is_settings = activity.type == SETTINGS_TYPE
+    refusal = None
+    if is_settings and (fault := settings_fault(activity)) is not None:
+        refusal = Rejection("settings_unreadable", fault)
+    elif activity.created_at is None:
+        refusal = Rejection("unreadable", "created_at is missing")
+    else:
+        refusal = admit(activity.created_at, append_time)
+        if refusal is not None and is_settings and refusal.reason == "time_implausible":
+            refusal = replace(refusal, reason="settings_unreadable")
+    if refusal is not None:
+        record_id = activity.id or f"without an id, sha256:{activity.digest}"
+        return Outcome(tuple(ledger.rejected(refusal, activity, record_id, append_time, produced_at)), refusal)
+    if is_settings:
+        emissions = ledger.settings_event(activity, append_time, produced_at)
+        return REPEAT if emissions is None else Outcome(tuple(emissions))
+    if activity.type not in ACCESS_TRANSPARENCY_TYPES:
+        ledger.activity(entry_of(activity.created_at or 0, activity.id))
+    return APPLIED
