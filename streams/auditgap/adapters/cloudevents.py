@@ -3,14 +3,19 @@
 Source of the header names and of `content-type`: CloudEvents Kafka protocol binding 1.0.2, section 3.2.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
+
+from confluent_kafka import Message
 
 from auditgap.core import times
 from auditgap.core.inputs import Activity
 from auditgap.core.records import Emission, Gap
 
 Headers = list[tuple[str, bytes]]
+"""As confluent-kafka gives and takes them; a value may also be None there, which is treated as absent."""
 
 ACTIVITY_TYPE_PREFIX: Final = b"com.anthropic.compliance.activity."
 ALERT_TYPE_PREFIX: Final = "io.auditgap.compliance.alert."
@@ -20,9 +25,15 @@ _SPEC: Final = ("ce_specversion", b"1.0")
 _AVRO: Final = ("content-type", b"application/avro")
 
 
+@lru_cache(1024)
 def source_of(feed_id: str | None) -> bytes:
     """Name a feed as a CloudEvents source (a URI reference)."""
     return b"/feeds/" + quote(feed_id or "default", safe="").encode()
+
+
+@lru_cache(1024)
+def _type_header(activity_type: str) -> tuple[str, bytes]:
+    return "ce_type", ACTIVITY_TYPE_PREFIX + activity_type.encode("utf-8", "surrogatepass")
 
 
 def of_activity(activity: Activity) -> Headers:
@@ -31,7 +42,7 @@ def of_activity(activity: Activity) -> Headers:
         _SPEC,
         ("ce_id", activity.id.encode("utf-8", "surrogatepass")),
         ("ce_source", source_of(activity.feed_id)),
-        ("ce_type", ACTIVITY_TYPE_PREFIX + activity.type.encode("utf-8", "surrogatepass")),
+        _type_header(activity.type),
         ("ce_subject", activity.subject.encode("utf-8", "surrogatepass")),
         _AVRO,
     ]
@@ -55,3 +66,49 @@ def of_emission(record: Emission, subject: str) -> Headers:
         ("ce_subject", subject.encode("utf-8", "surrogatepass")),
         _AVRO,
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What an activity's headers say about it: enough to skip its body."""
+
+    type: str
+    id: str
+    created_at: int | None
+    subject: str
+
+
+def headers_of(message: Message) -> Headers | None:
+    """Give a record's headers, None where it has none."""
+    return message.headers()  # type: ignore[return-value]  # its stub allows more forms than it returns
+
+
+def claims(headers: Headers | None) -> Claims | None:
+    """Read the claims of a record's headers; None where they are not whole, or say a thing twice."""
+    named = dict(headers or [])
+    if headers is None or len(named) != len(headers):
+        return None
+    kind, identifier, subject = (named.get(name) for name in ("ce_type", "ce_id", "ce_subject"))
+    if not (kind and identifier and subject and kind.startswith(ACTIVITY_TYPE_PREFIX)):
+        return None
+    time = named.get("ce_time")
+    try:
+        return Claims(
+            kind.removeprefix(ACTIVITY_TYPE_PREFIX).decode("utf-8", "surrogatepass"),
+            identifier.decode("utf-8", "surrogatepass"),
+            None if time is None else times.parse(time.decode()),
+            subject.decode("utf-8", "surrogatepass"),
+        )
+    except UnicodeDecodeError:
+        return None
+
+
+Layout = tuple[int, int, int, int]
+"""Where `ce_type`, `ce_id`, `ce_time` and `ce_subject` stand in a record's headers."""
+
+
+def layout_of(headers: Headers) -> Layout:
+    """Find the four headers that `claims` reads; raises ValueError where one is missing."""
+    names = [name for name, _ in headers]
+    kind, identifier, time, subject = (names.index(name) for name in ("ce_type", "ce_id", "ce_time", "ce_subject"))
+    return kind, identifier, time, subject

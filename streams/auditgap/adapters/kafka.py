@@ -198,7 +198,7 @@ class TopicIdentity:
 
 
 def identify(admin: AdminClient, topics: list[str], servers: str) -> dict[str, TopicIdentity]:
-    """Ask the cluster who these topics are. Raises BrokerError where one does not exist."""
+    """Ask the cluster who these topics are; one that does not exist is left out. Raises BrokerError."""
     with translated("cannot describe the topics", servers):
         cluster = admin.describe_cluster(request_timeout=TIMEOUT).result(TIMEOUT)
         futures = admin.describe_topics(TopicCollection(topics), request_timeout=TIMEOUT)
@@ -207,9 +207,19 @@ def identify(admin: AdminClient, topics: list[str], servers: str) -> dict[str, T
             try:
                 described = future.result(TIMEOUT)
             except KafkaException as exception:
-                raise BrokerError(f"Kafka at {servers}: topic {name}: {explain(exception.args[0])}") from None
+                if exception.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    continue
+                raise
             found[name] = TopicIdentity(str(described.topic_id), len(described.partitions), cluster.cluster_id)
         return found
+
+
+def stamps_append_time(admin: AdminClient, topic: str, servers: str) -> bool:
+    """Whether the broker stamps the topic's records with its own clock."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    with translated(f"cannot describe {topic}", servers):
+        described = admin.describe_configs([resource])[resource].result(TIMEOUT)
+    return bool(described["message.timestamp.type"].value == "LogAppendTime")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,10 +89,10 @@ class Activity:
 
     @property
     def digest(self) -> str:
-        """See the class. Falls back to the bytes as they are where `raw` is not JSON."""
+        """See the class: 64 hexadecimal digits. Falls back to the text as it is where `raw` is not JSON."""
         try:
             canonical = json.dumps(json.loads(self.raw), sort_keys=True, separators=(",", ":"))
-        except ValueError:
+        except (ValueError, RecursionError):
             canonical = self.raw
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -107,7 +108,10 @@ def key_of(subject: str) -> str:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    # JSON can escape half of a surrogate pair ("\\ud800"): it is not text, and could not be written anywhere.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 # The identifying field of each actor type (vendor's API reference); the first one present is taken.
@@ -124,16 +128,24 @@ _ACTOR_ID_FIELDS: Final = (
 _ACTOR_EMAIL_FIELDS: Final = ("email_address", "email", "unauthenticated_email_address")
 
 
+def _first(value: Mapping[str, object], names: Iterable[str]) -> str | None:
+    for name in names:
+        if (text := _text(value.get(name))) is not None:
+            return text
+    return None
+
+
 def read_actor(value: object) -> Actor:
     """Read the actor union; unknown types keep whatever of the common fields they carry."""
     if not isinstance(value, Mapping):
         return NOBODY
-    fields = [name for name in _ACTOR_ID_FIELDS if name in value]
-    fields += [name for name in value if str(name).endswith("_id") and name not in fields]
+    identifier = _first(value, _ACTOR_ID_FIELDS)
+    if identifier is None:
+        identifier = _first(value, sorted(name for name in value if str(name).endswith("_id")))
     return Actor(
         type=_text(value.get("type")),
-        id=next((text for name in fields if (text := _text(value[name]))), None),
-        email=next((text for name in _ACTOR_EMAIL_FIELDS if (text := _text(value.get(name)))), None),
+        id=identifier,
+        email=_first(value, _ACTOR_EMAIL_FIELDS),
         ip=_text(value.get("ip_address")),
         user_agent=_text(value.get("user_agent")),
     )
@@ -142,13 +154,13 @@ def read_actor(value: object) -> Actor:
 def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | Rejection:
     """Read one record of the vendor's API; `raw` is its JSON text, kept as it came.
 
-    A settings event always gives an Activity, however broken: somebody has to hear of it (`settings_fault`). For
+    A settings event always gives an Activity, however broken: somebody has to hear of it (`read_settings`). For
     other types `id`, `type` and `created_at` are needed; all else may be missing or unknown.
     """
     if not isinstance(record, Mapping):
         return Rejection("not_json", "not a JSON object")
-    kind = record.get("type")
-    if not isinstance(kind, str) or not kind:
+    kind = _text(record.get("type"))
+    if kind is None:
         return Rejection("unreadable", "type is missing or not a string")
     identifier = _text(record.get("id"))
     created = record.get("created_at")
@@ -166,7 +178,7 @@ def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | R
         id=identifier or "",
         type=kind,
         created_at=created_at,
-        organization_id=organization_id if _is_organization(organization_id) else None,
+        organization_id=_text(organization_id) if _is_organization(organization_id) else None,
         organization_uuid=_text(record.get("organization_uuid")),
         feed_id=feed_id,
         actor=read_actor(record.get("actor")),
@@ -181,33 +193,52 @@ def _is_organization(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    return "missing" if value is None else repr(value)[:60]
+    return "missing" if value is None else reprlib.repr(value)[:60]
 
 
-def settings_fault(activity: Activity) -> str | None:
-    """Say why a settings event cannot be understood, or None where it can.
+def is_settings(activity: Activity) -> bool:
+    """Whether it is a settings event, by its typed field or by its original record: either is enough."""
+    if activity.type == SETTINGS_TYPE:
+        return True
+    if SETTINGS_TYPE not in activity.raw:
+        return False
+    try:
+        record: Any = json.loads(activity.raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, Mapping) and record.get("type") == SETTINGS_TYPE
 
-    The original record decides: typed fields that say something else than `raw` are a fault too.
+
+def read_settings(activity: Activity) -> Activity | Rejection:
+    """Read a settings event once more, from its original record, which decides; its actor is the original's too.
+
+    The Rejection of one that cannot be understood is "settings_unreadable": no id, no time, a flag that is no boolean,
+    or a typed field that says something else than `raw`. A flag that is null or absent is readable: "not changed".
     """
     try:
         record: Any = json.loads(activity.raw)
-    except ValueError:
-        return "the original record is not JSON"
-    reread = read_activity(record, activity.raw, activity.feed_id)
-    if isinstance(reread, Rejection):
-        return reread.detail
+    except (ValueError, RecursionError):
+        return Rejection("settings_unreadable", "the original record is not JSON")
+    original = read_activity(record, activity.raw, activity.feed_id)
+    if isinstance(original, Rejection):
+        return Rejection("settings_unreadable", original.detail)
+    fault = _settings_fault(record, original, activity)
+    return original if fault is None else Rejection("settings_unreadable", fault)
+
+
+def _settings_fault(record: Mapping[str, object], original: Activity, typed: Activity) -> str | None:
     for name in ("compliance_api_enabled", "compliance_api_logging_enabled"):
         if (value := record.get(name)) is not None and not isinstance(value, bool):
             return f"{name} is not a boolean: {_shown(value)}"
-    if not activity.id:
+    if not original.id:
         return "id is missing or not a string"
-    if activity.created_at is None:
+    if original.created_at is None:
         return f"created_at is not a time with a zone: {_shown(record.get('created_at'))}"
     organization_id = record.get("organization_id")
     if organization_id is not None and not _is_organization(organization_id):
         return f"organization_id is not an id: {_shown(organization_id)}"
     for field in ("id", "type", "created_at", "organization_id", "api_enabled", "logging_enabled"):
-        if getattr(reread, field) != getattr(activity, field):
+        if getattr(original, field) != getattr(typed, field):
             return f"the record's {field} is not what its original says"
     return None
 

@@ -17,11 +17,11 @@ from typing import Final
 
 from auditgap.core.inputs import (
     ACCESS_TRANSPARENCY_TYPES,
-    SETTINGS_TYPE,
     Activity,
     Rejection,
     admit,
-    settings_fault,
+    is_settings,
+    read_settings,
 )
 from auditgap.core.ledger import Ledger
 from auditgap.core.recent import entry_of
@@ -50,24 +50,34 @@ def ledger_of(ledgers: MutableMapping[str, Ledger], subject: str) -> Ledger:
 
 
 def take(ledgers: MutableMapping[str, Ledger], activity: Activity, append_time: int, produced_at: int) -> Outcome:
-    """Take in one activity, appended at `append_time`; revisions that follow are stamped `produced_at`."""
+    """Take in one activity, appended at `append_time`; revisions that follow are stamped `produced_at`.
+
+    Both times are microseconds. What has to be published is in the outcome, alerts first.
+    """
     ledger = ledger_of(ledgers, activity.subject)
-    is_settings = activity.type == SETTINGS_TYPE
-    refusal = None
-    if is_settings and (fault := settings_fault(activity)) is not None:
-        refusal = Rejection("settings_unreadable", fault)
-    elif activity.created_at is None:
+    settings = is_settings(activity)
+    refusal: Rejection | None
+    if settings:
+        original = read_settings(activity)
+        if isinstance(original, Rejection):
+            return _refused(ledger, original, activity, append_time, produced_at)
+        activity = original
+    if activity.created_at is None:
         refusal = Rejection("unreadable", "created_at is missing")
     else:
         refusal = admit(activity.created_at, append_time)
-        if refusal is not None and is_settings and refusal.reason == "time_implausible":
+        if refusal is not None and settings and refusal.reason == "time_implausible":
             refusal = replace(refusal, reason="settings_unreadable")
     if refusal is not None:
-        record_id = activity.id or f"without an id, sha256:{activity.digest}"
-        return Outcome(tuple(ledger.rejected(refusal, activity, record_id, append_time, produced_at)), refusal)
-    if is_settings:
+        return _refused(ledger, refusal, activity, append_time, produced_at)
+    if settings:
         emissions = ledger.settings_event(activity, append_time, produced_at)
         return REPEAT if emissions is None else Outcome(tuple(emissions))
     if activity.type not in ACCESS_TRANSPARENCY_TYPES:
         ledger.activity(entry_of(activity.created_at or 0, activity.id))
     return APPLIED
+
+
+def _refused(ledger: Ledger, refusal: Rejection, activity: Activity, append_time: int, produced_at: int) -> Outcome:
+    record_id = activity.id or f"without an id, sha256:{activity.digest}"
+    return Outcome(tuple(ledger.rejected(refusal, activity, record_id, append_time, produced_at)), refusal)

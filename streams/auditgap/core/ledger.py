@@ -545,7 +545,8 @@ class Ledger:
         for kind, name in sorted(self.touched):
             yield f"{kind}{name}", self._dump(kind, name)
         self.touched.clear()
-        for number in range(self.saved_chunk, self.recent.number + 1):
+        # Chunks that came and went between two calls are past keeping.
+        for number in range(max(self.saved_chunk, self.recent.oldest), self.recent.number + 1):
             yield f"r{number % CHUNKS}", self.recent.dump(number)
         self.saved_chunk = self.recent.number
 

@@ -58,6 +58,11 @@ class Recent:
         if len(self.chunk) >= CHUNK:
             self.rotate()
 
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest chunk that is still held."""
+        return self.number - len(self.full)
+
     def has(self, entry: bytes) -> bool:
         """Whether this very activity is in the index."""
         return entry in self.chunk or any(entry in chunk for chunk in self.full)

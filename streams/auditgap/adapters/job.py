@@ -1,0 +1,584 @@
+"""The job: batches of input records in, one transaction out. Knows Kafka, nothing of Faust.
+
+What is owned right now is a `Part` per partition: its ledgers, its position, what changed since the last commit.
+Positions are the job's own, set when a batch is wholly taken in. The path of an ordinary record is short: its
+CloudEvents headers say what it is, and the beginning of its body is searched for the settings event's name. Whatever is not
+plain, and every settings event, is decoded and goes through `core.intake.take`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from aiokafka.partitioner import murmur2
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from auditgap.adapters import avro, cloudevents, state
+from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
+from auditgap.adapters.kafka import (
+    TIMEOUT,
+    TopicIdentity,
+    client_config,
+    explain,
+    identify,
+    stamps_append_time,
+    translated,
+)
+from auditgap.adapters.outbox import Outbox
+from auditgap.config import Settings
+from auditgap.core import intake, times
+from auditgap.core.inputs import (
+    ACCESS_TRANSPARENCY_TYPES,
+    ADMISSION_SKEW,
+    EARLIEST_TIME,
+    SETTINGS_TYPE,
+    Activity,
+    Rejection,
+    key_of,
+    subject_of,
+)
+from auditgap.core.ledger import Ledger
+from auditgap.core.recent import CHUNK
+from auditgap.core.records import Emission, Gap
+from auditgap.errors import InputChanged, WorkerStop
+from auditgap.metrics import Metrics
+
+MARK: Final = SETTINGS_TYPE.encode()
+"""What the body of every settings event contains near its beginning: Avro writes id and type first, as plain UTF-8."""
+
+LONG_ID: Final = 0x80
+"""An id of 64 bytes or more has a length of two bytes in Avro; such a record is decoded, wherever its type stands."""
+
+TYPE_ENDS: Final = 5 + 1 + 63 + 1 + len(MARK)
+"""Where the type of a settings event has ended at the latest: prefix, id with its length, type with its length."""
+
+NEVER_SKIPPED: Final = ACCESS_TRANSPARENCY_TYPES | {SETTINGS_TYPE}
+"""Types whose body is always decoded."""
+
+EARLIEST_TEXT: Final = times.text_of(EARLIEST_TIME).encode()
+
+MAX_KINDS: Final = 10_000
+"""How many activity types are remembered as ordinary; the catalogue has some 500."""
+
+DEATHS: Final = 2
+"""How often a worker may die on one record before it is put aside."""
+
+CAUTION: Final = 1000
+"""How many records are taken one by one after workers died repeatedly without getting on."""
+
+Clock = Callable[[], int]
+
+fromisoformat = datetime.fromisoformat
+
+
+@dataclass(slots=True)
+class Part:
+    """One owned partition. `known` holds the ledgers of subjects that belong here, by their bytes in `ce_subject`."""
+
+    number: int
+    position: int
+    ledgers: dict[str, Ledger]
+    attempt: dict[str, int]
+    cautious_until: int = 0
+    committed: int = -1
+    known: dict[bytes, Ledger] = field(default_factory=dict)
+    touched: set[Ledger] = field(default_factory=set)
+    oldest_uncommitted: int | None = None
+    batches: int = 0
+
+
+class Job:
+    """See the module. All methods block; `take_batch` is the hot one and touches no network.
+
+    `membership` gives the group metadata that fences each commit (adapters.group_metadata).
+    """
+
+    def __init__(self, settings: Settings, ids: avro.SchemaIds, metrics: Metrics, clock: Clock) -> None:
+        self._settings = settings
+        self._topics = settings.topics
+        self._changelog = settings.worker.changelog
+        self._ids = ids
+        self._encoder = avro.Encoder(ids)
+        self._metrics = metrics
+        self._clock = clock
+        self.membership: Callable[[], bytes] = lambda: b""
+        self._outbox = Outbox(settings, settings.worker.instance_id)
+        self._reader = Consumer(
+            {
+                **client_config(settings.kafka),
+                "group.id": settings.worker.group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "isolation.level": "read_committed",
+                "queued.min.messages": 20_000,
+                "queued.max.messages.kbytes": 32_768,
+                # The default of a second leaves the loop idle whenever the queue ran full once.
+                "fetch.queue.backoff.ms": 10,
+            }
+        )
+        self._admin = AdminClient(client_config(settings.kafka))
+        self._prefix = ids.prefix("activity")
+        self._ordinary: set[bytes] = set()
+        self._trust_headers = settings.worker.trust_headers
+        # Where a producer puts the four headers that matter, by the number of headers it writes.
+        self._layouts: dict[int, cloudevents.Layout] = {}
+        self._until_sample = settings.worker.sample_every
+        self._identity: TopicIdentity | None = None
+        self.parts: dict[int, Part] = {}
+        self.urgent = False
+        self.trouble: str | None = None
+
+    # --- life cycle ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Check the topics and become the one transactional producer of this instance id. Raises BrokerError."""
+        self._identity = self._check_topics()
+        self._outbox.start()
+        self._metrics.skipping.set(self._trust_headers)
+
+    def _check_topics(self) -> TopicIdentity:
+        topics = self._topics
+        outputs = [topics.activity_dlq, topics.alert, topics.gap, topics.gap_history, self._changelog]
+        found = identify(self._admin, [topics.activity, *outputs], self._settings.kafka.bootstrap_servers)
+        missing = [name for name in (topics.activity, *outputs) if name not in found]
+        if missing:
+            raise WorkerStop(
+                f"Kafka at {self._settings.kafka.bootstrap_servers} has no topic {', '.join(missing)}: run "
+                "`auditgap topics apply`"
+            )
+        source = found[topics.activity]
+        for name in outputs:
+            if found[name].partitions != source.partitions:
+                raise WorkerStop(
+                    f"topic {name} has {found[name].partitions} partitions, {topics.activity} has {source.partitions}: "
+                    f"set AUDITGAP_TOPICS__PARTITIONS={source.partitions} and run `auditgap topics apply`"
+                )
+        if not stamps_append_time(self._admin, topics.activity, self._settings.kafka.bootstrap_servers):
+            raise WorkerStop(
+                f"topic {topics.activity} does not stamp records with the broker's clock "
+                "(message.timestamp.type=LogAppendTime), so times cannot be checked: run `auditgap topics apply`"
+            )
+        return source
+
+    def check_input(self) -> None:
+        """Look whether the input topic is still the one that was started with. Raises InputChanged."""
+        topic = self._topics.activity
+        found = identify(self._admin, [topic], self._settings.kafka.bootstrap_servers).get(topic)
+        if found is None:
+            raise _changed(f"topic {topic} was deleted")
+        if self._identity is not None and found != self._identity:
+            raise _changed(_difference(topic, self._identity, found))
+
+    def assign(self, numbers: list[int]) -> None:
+        """Take over these partitions: restore their state and go to their positions. Raises WorkerStop."""
+        topic = self._topics.activity
+        self.parts = {}
+        self.check_input()
+        restored = state.restore(self._settings, numbers)
+        with translated(f"cannot find the position in {topic}", self._settings.kafka.bootstrap_servers):
+            positions = self._reader.committed([TopicPartition(topic, n) for n in numbers], timeout=TIMEOUT)
+        parts = [self._part(position, restored[position.partition]) for position in positions]
+        if parts:
+            # With the very first position, so that state and position are never found one without the other.
+            new = [TopicPartition(topic, part.number, part.position) for part in parts if part.committed < 0]
+            self._outbox.commit(new, self.membership())
+        self.parts = {part.number: part for part in parts}
+        self._reader.assign([TopicPartition(topic, part.number, part.position) for part in parts])
+        self._metrics.partitions.set(len(parts))
+
+    def _part(self, position: TopicPartition, restored: state.Restored) -> Part:
+        """Check that state, position and topic belong together, and write down where this worker starts."""
+        topic, group, number, offset = (
+            self._topics.activity,
+            self._settings.worker.group,
+            position.partition,
+            position.offset,
+        )
+        assert self._identity is not None  # noqa: S101 - start() came before
+        if position.error is not None:
+            raise WorkerStop(f"cannot find the position in {topic}: {explain(position.error)}")
+        with translated(f"cannot find the bounds of {topic}", self._settings.kafka.bootstrap_servers):
+            low, high = self._reader.get_watermark_offsets(TopicPartition(topic, number), timeout=TIMEOUT)
+        if restored.input is not None:
+            before = TopicIdentity(*(restored.input[name] for name in ("topic_id", "partitions", "cluster_id")))
+            if restored.input["topic"] != topic:
+                raise _changed(
+                    f"the state in {self._changelog} belongs to topic {restored.input['topic']}, not {topic}"
+                )
+            if before != self._identity:
+                raise _changed(_difference(topic, before, self._identity))
+            if offset < 0:
+                raise _changed(f"group {group} has state, but has lost its position in partition {number} of {topic}")
+        elif offset >= 0:
+            raise _changed(
+                f"group {group} stands at offset {offset} of partition {number} of {topic}, but {self._changelog} holds "
+                "no state for it"
+            )
+        if offset < 0:
+            offset = low  # never read before: everything the topic holds
+        if not low <= offset <= high:
+            raise _changed(
+                f"offset {offset} of partition {number} of {topic} is no longer there (it holds {low} to {high})"
+            )
+        part = Part(number, offset, restored.ledgers, restored.attempt, committed=position.offset)
+        part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.ledgers.items()}
+        stood = restored.start.get("position") == offset
+        tries = restored.start.get("tries", 0) + 1 if stood else 1
+        part.cautious_until = restored.start.get("cautious_until", 0)
+        if tries > DEATHS:
+            part.cautious_until = max(part.cautious_until, offset + CAUTION)
+        start = {"position": offset, "tries": tries, "cautious_until": part.cautious_until}
+        self._save(part, state.START_KEY, state.dumps(start))
+        self._save(part, state.INPUT_KEY, state.input_value(self._identity, topic))
+        return part
+
+    def release(self) -> None:
+        """Give all partitions back; what was not committed is left to whoever takes them."""
+        self._reader.unassign()
+        self.parts = {}
+        self._metrics.partitions.set(0)
+
+    def close(self) -> None:
+        """Leave: an open transaction is aborted. Raises WorkerStop."""
+        self.release()
+        self._outbox.abort()
+        self._reader.close()
+
+    # --- records in ---------------------------------------------------------------------------------------------------
+
+    def poll(self) -> dict[int, list[Message]]:
+        """Give what librdkafka has fetched, by partition; empty if nothing. Does not wait."""
+        batches: dict[int, list[Message]] = {}
+        cautious = any(part.position < part.cautious_until for part in self.parts.values())
+        for message in self._reader.consume(1 if cautious else self._settings.worker.batch_records, 0):
+            error = message.error()
+            if error is not None:
+                self._note(error)
+                continue
+            number = message.partition()
+            if number in batches:
+                batches[number].append(message)
+            else:
+                batches[number] = [message]  # type: ignore[index]
+        if batches:
+            self.trouble = None
+        return batches
+
+    def _note(self, error: KafkaError) -> None:
+        topic = self._topics.activity
+        if error.code() in _LOST_POSITION:
+            raise _changed(f"the position in {topic} is no longer there ({error.str()})")
+        if error.code() in _NO_TOPIC:
+            raise _changed(f"topic {topic} was deleted")
+        if not error.retriable() and error.code() not in _PASSING:
+            raise WorkerStop(f"cannot read {topic}: {explain(error)}")
+        self.trouble = f"cannot read {topic}: {explain(error)}"
+
+    def take_batch(self, part: Part, messages: list[Message]) -> None:
+        """Take in consecutive records of one partition. Raises WorkerStop; the position then stays where it was."""
+        first, last = messages[0].offset() or 0, messages[-1].offset() or 0
+        suspect = part.attempt.get("offset", -1)
+        if first < part.cautious_until:
+            for message in messages:
+                self._take_cautiously(part, message)
+        elif first <= suspect <= last and part.attempt["tries"] >= DEATHS:
+            for message in messages:
+                if message.offset() == suspect:
+                    self._quarantine(part, message)
+                else:
+                    self._take(part, [message])
+        else:
+            self._take(part, messages)
+        if part.oldest_uncommitted is None:
+            part.oldest_uncommitted = self._clock()
+        part.position = last + 1
+
+    def _take(self, part: Part, messages: list[Message]) -> None:
+        """The hot loop: some six microseconds a record, so every call in it was weighed (benchmarks/)."""
+        known, touch, ordinary, prefix = part.known, part.touched.add, self._ordinary, self._prefix
+        layouts, sample = self._layouts, self._until_sample
+        # Times are compared as text; the broker's append times do not fall within a batch, so its first one serves.
+        limit = times.text_of(_append_time(messages[0]) + ADMISSION_SKEW).encode()
+        second = b""
+        plain = 0
+        message = messages[0]
+        headers: Headers | None
+        try:
+            for message in messages:
+                headers = message.headers()  # type: ignore[assignment]  # see cloudevents.headers_of
+                value = message.value()
+                if headers is not None and value is not None:
+                    layout = layouts.get(len(headers))
+                    if layout is not None:
+                        at_type, at_id, at_time, at_subject = layout
+                        named_type, kind = headers[at_type]
+                        named_id, identifier = headers[at_id]
+                        named_time, time = headers[at_time]
+                        named_subject, subject = headers[at_subject]
+                        ledger = known.get(subject)
+                        if (
+                            ledger is not None
+                            and kind in ordinary
+                            and named_type == "ce_type"
+                            and named_id == "ce_id"
+                            and named_time == "ce_time"
+                            and named_subject == "ce_subject"
+                            and identifier
+                            and value.startswith(prefix)
+                            and value[5] < LONG_ID
+                            and value.find(MARK, 5, TYPE_ENDS) < 0
+                            and time is not None
+                            and EARLIEST_TEXT <= time <= limit
+                        ):
+                            if time[:20] != second and is_canonical(time):
+                                second = time[:20]
+                            if time[:20] == second and time[20:26].isdigit() and time[26:] == b"Z":
+                                sample -= 1
+                                if sample:
+                                    entry = time + identifier
+                                    if entry > ledger.watermark:
+                                        recent = ledger.recent
+                                        recent.chunk.append(entry)
+                                        if len(recent.chunk) >= CHUNK:
+                                            recent.rotate()
+                                    else:
+                                        ledger.activity(entry)
+                                    touch(ledger)
+                                    plain += 1
+                                    continue
+                                sample = self._settings.worker.sample_every
+                self._take_decoded(part, message)
+        except WorkerStop:
+            raise
+        except Exception as error:
+            raise self._died_on(part, message, error) from error
+        self._until_sample = sample
+        self._metrics.records.labels("applied").inc(plain)
+
+    def _take_decoded(self, part: Part, message: Message) -> None:
+        """Take in one record by its body."""
+        self._metrics.decoded.inc()
+        append_time, now = _append_time(message), self._clock()
+        activity = avro.decode_activity(self._ids, message.value())
+        claimed = cloudevents.claims(headers_of(message))
+        if isinstance(activity, Rejection):
+            self._dead_letter(part, message, activity)
+            if (claimed is not None and claimed.type == SETTINGS_TYPE) or MARK in (message.value() or b""):
+                ledger = self._ledger_for(part, claimed.subject if claimed else None)
+                refusal = Rejection("settings_unreadable", activity.detail)
+                self._publish(part, ledger, ledger.rejected(refusal, None, _place(message), append_time, now))
+            return
+        subject = activity.subject
+        if self._partition_of(subject) != part.number:
+            self._forward(message, activity)
+            return
+        outcome = intake.take(part.ledgers, activity, append_time, now)
+        ledger = part.ledgers[subject]
+        part.known[subject.encode("utf-8", "surrogatepass")] = ledger
+        self._publish(part, ledger, outcome.emissions)
+        if outcome.rejection is not None:
+            self._dead_letter(part, message, outcome.rejection)
+            return
+        self._metrics.records.labels("repeat" if outcome.repeat else "applied").inc()
+        if claimed is None:
+            return
+        if claimed != cloudevents.Claims(activity.type, activity.id, activity.created_at, subject):
+            self._mismatch(part, ledger, message, append_time, now)
+        elif self._trust_headers and activity.type not in NEVER_SKIPPED and len(self._ordinary) < MAX_KINDS:
+            self._ordinary.add(ACTIVITY_TYPE_PREFIX + activity.type.encode("utf-8", "surrogatepass"))
+            headers = headers_of(message) or []
+            self._layouts[len(headers)] = cloudevents.layout_of(headers)
+
+    def _mismatch(self, part: Part, ledger: Ledger, message: Message, append_time: int, now: int) -> None:
+        """Headers that say something else than their body: believe bodies only from here on."""
+        self._trust_headers = False
+        self._layouts.clear()
+        self._metrics.skipping.set(0)
+        sentence = f"the headers of record {_place(message)} say something else than its body; every body is decoded from here on"
+        self._publish(part, ledger, ledger.alert("header_mismatch", _place(message), sentence, append_time, now))
+
+    def _ledger_for(self, part: Part, subject: str | None) -> Ledger:
+        """Find whose ledger speaks of a record that nobody can read: its claimed subject's, if that belongs here."""
+        if subject is None or self._partition_of(subject) != part.number:
+            subject = subject_of(None, "unknown")
+        return intake.ledger_of(part.ledgers, subject)
+
+    def _partition_of(self, subject: str) -> int:
+        assert self._identity is not None  # noqa: S101 - start() came before
+        return partition_of(subject, self._identity.partitions)
+
+    # --- records that kill --------------------------------------------------------------------------------------------
+
+    def _take_cautiously(self, part: Part, message: Message) -> None:
+        """Take in one record as if it could kill: that it is tried is committed before it is tried."""
+        offset = message.offset() or 0
+        tries = part.attempt["tries"] if part.attempt.get("offset") == offset else 0
+        if tries >= DEATHS:
+            self._quarantine(part, message)
+        else:
+            self._save(part, state.ATTEMPT_KEY, state.dumps({"offset": offset, "tries": tries + 1}))
+            self.commit()
+            self._take(part, [message])
+        part.position = offset + 1
+        self.commit()
+
+    def _quarantine(self, part: Part, message: Message) -> None:
+        rejection = Rejection("quarantined", f"{DEATHS} workers died on it")
+        claimed = cloudevents.claims(headers_of(message))
+        ledger = self._ledger_for(part, claimed.subject if claimed else None)
+        self._dead_letter(part, message, rejection)
+        place = _place(message)
+        self._publish(part, ledger, ledger.rejected(rejection, None, place, _append_time(message), self._clock()))
+
+    def _died_on(self, part: Part, message: Message, error: Exception) -> WorkerStop:
+        """Write down, in a transaction of its own, which record this worker dies on."""
+        offset = message.offset()
+        tries = part.attempt["tries"] + 1 if part.attempt.get("offset") == offset else 1
+        self._outbox.abort()
+        self._save(part, state.ATTEMPT_KEY, state.dumps({"offset": offset, "tries": tries}))
+        self._outbox.commit([], self.membership())
+        return WorkerStop(
+            f"an unexpected error at record {_place(message)}: {type(error).__name__}: {error}; nothing after the last "
+            f"commit is kept. Start the worker again: a record that kills {DEATHS} times is put aside"
+        )
+
+    # --- records out --------------------------------------------------------------------------------------------------
+
+    def _publish(self, part: Part, ledger: Ledger, emissions: Iterable[Emission]) -> None:
+        part.touched.add(ledger)
+        key = key_of(ledger.subject).encode("utf-8", "surrogatepass")
+        for record in emissions:
+            value, headers = self._encoder.emission(record), cloudevents.of_emission(record, ledger.subject)
+            if isinstance(record, Gap):
+                self._outbox.send(self._topics.gap, record.gap_id.encode(), value, headers, part.number)
+                self._outbox.send(self._topics.gap_history, key, value, headers, part.number)
+                self._metrics.gap_revisions.inc()
+            else:
+                self._outbox.send(self._topics.alert, key, value, headers, part.number)
+                self._metrics.alerts.labels(record.kind).inc()
+                self.urgent = True
+
+    def _dead_letter(self, part: Part, message: Message, rejection: Rejection) -> None:
+        """Send a record to the dead letters: original bytes, key and headers, and why."""
+        why: Headers = [
+            ("auditgap_dlq_reason", rejection.reason.encode()),
+            ("auditgap_dlq_detail", rejection.detail.encode("utf-8", "backslashreplace")),
+            ("auditgap_dlq_topic", (message.topic() or "").encode()),
+            ("auditgap_dlq_partition", str(message.partition()).encode()),
+            ("auditgap_dlq_offset", str(message.offset()).encode()),
+            ("auditgap_dlq_append_time", times.text_of(_append_time(message)).encode()),
+        ]
+        headers = [*(headers_of(message) or []), *why]
+        self._outbox.send(self._topics.activity_dlq, message.key(), message.value(), headers, part.number)
+        self._metrics.records.labels("dead_letter").inc()
+        self._metrics.dead_letters.labels(rejection.reason).inc()
+
+    def _forward(self, message: Message, activity: Activity) -> None:
+        """Hand a record to the partition that its organization belongs to."""
+        headers = [
+            *(each for each in headers_of(message) or [] if not each[0].startswith("ce_")),
+            *cloudevents.of_activity(activity),
+            ("auditgap_forwarded_from", _place(message).encode()),
+        ]
+        key = key_of(activity.subject).encode("utf-8", "surrogatepass")
+        target = self._partition_of(activity.subject)
+        self._outbox.send(self._topics.activity, key, message.value(), headers, target)
+        self._metrics.records.labels("forwarded").inc()
+
+    def _save(self, part: Part, key: bytes, value: bytes) -> None:
+        self._outbox.send(self._changelog, key, value, None, part.number)
+        self._metrics.state_bytes.inc(len(value))
+
+    def commit(self) -> None:
+        """Commit outputs, changed state and positions together, or nothing. Raises WorkerStop."""
+        now = self._clock()
+        for part in self.parts.values():
+            for ledger in list(part.touched):
+                if ledger.stale:
+                    self._publish(part, ledger, ledger.settle(now))
+                for ledger_key, value in ledger.changes():
+                    self._save(part, state.key_of(ledger.subject, ledger_key), value)
+            part.touched.clear()
+        topic = self._topics.activity
+        moved = [part for part in self.parts.values() if part.position != part.committed]
+        if not moved and not self._outbox.open:
+            return
+        with self._metrics.commits.time():
+            self._outbox.commit([TopicPartition(topic, p.number, p.position) for p in moved], self.membership())
+        for part in self.parts.values():
+            part.committed = part.position
+            part.oldest_uncommitted = None
+        self.urgent = False
+
+    # --- health -------------------------------------------------------------------------------------------------------
+
+    def commit_age(self) -> float:
+        """Tell the age in seconds of the oldest processed record that is not committed; 0 if none."""
+        oldest = [p.oldest_uncommitted for p in list(self.parts.values()) if p.oldest_uncommitted is not None]
+        return (self._clock() - min(oldest)) / times.SECOND if oldest else 0.0
+
+    def measure(self) -> None:
+        """Bring the gauges up to date. Asks nothing of the network."""
+        self._metrics.commit_age.set(self.commit_age())
+        parts = list(self.parts.values())
+        self._metrics.subjects.set(sum(len(part.ledgers) for part in parts))
+        self._metrics.lag.clear()
+        for part in parts:
+            _, high = self._reader.get_watermark_offsets(
+                TopicPartition(self._topics.activity, part.number), cached=True
+            )
+            if high >= 0:
+                self._metrics.lag.labels(str(part.number)).set(max(0, high - part.position))
+
+
+_LOST_POSITION: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001
+_NO_TOPIC: Final = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})  # noqa: SLF001
+# The broker is away: librdkafka goes on trying, and readiness tells.
+_PASSING: Final = frozenset(
+    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
+)
+
+
+def is_canonical(time: bytes) -> bool:
+    """Whether a header's time is text that sorts as its time does (core.times.text_of)."""
+    try:
+        return (
+            len(time) == times.TEXT_LENGTH and time[10] == _T and time[26] == _Z and bool(fromisoformat(time.decode()))
+        )
+    except ValueError:
+        return False
+
+
+_T: Final = ord("T")
+_Z: Final = ord("Z")
+
+
+def partition_of(subject: str, partitions: int) -> int:
+    """Name the partition a subject belongs to: what Java's partitioner makes of its key."""
+    return int((murmur2(key_of(subject).encode("utf-8", "surrogatepass")) & 0x7FFFFFFF) % partitions)
+
+
+def _append_time(message: Message) -> int:
+    return message.timestamp()[1] * 1000
+
+
+def _place(message: Message) -> str:
+    return f"{message.topic()}/{message.partition()}/{message.offset()}"
+
+
+def _difference(topic: str, before: TopicIdentity, now: TopicIdentity) -> str:
+    if before.cluster_id != now.cluster_id:
+        return f"topic {topic} is now on another cluster ({now.cluster_id}, before {before.cluster_id})"
+    if before.topic_id != now.topic_id:
+        return f"topic {topic} was deleted and made again (id {now.topic_id}, before {before.topic_id})"
+    return f"topic {topic} now has {now.partitions} partitions, before {before.partitions}"
+
+
+def _changed(what: str) -> InputChanged:
+    return InputChanged(
+        f"{what}; nothing is skipped in silence. Find out what happened, then go on with `auditgap worker --reset-input "
+        "earliest` (all that the topic holds; what is known already is recognised) or `--reset-input latest` (new "
+        "records only; what lies between stays unseen)"
+    )

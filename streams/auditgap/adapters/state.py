@@ -1,0 +1,118 @@
+"""The worker's changelog: what it holds, and how it is read back.
+
+A compacted topic, co-partitioned with the input. Keys: `<length of subject>:<subject><ledger key>` for a ledger's
+records (core.ledger.Ledger.changes), `@input`, `@start` and `@attempt` for the partition's own:
+
+- `@input`: which topic the state and the position belong to (InputIdentity);
+- `@start`: the position the last worker started from, and how often in a row;
+- `@attempt`: the record the last worker died on, and how often.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from auditgap.adapters.kafka import TIMEOUT, TopicIdentity, client_config, translated
+from auditgap.config import Settings
+from auditgap.core.ledger import Ledger
+from auditgap.errors import WorkerStop
+
+FORMAT: Final = 1
+"""Version of everything in the changelog; a newer one is refused."""
+
+INPUT_KEY: Final = b"@input"
+START_KEY: Final = b"@start"
+ATTEMPT_KEY: Final = b"@attempt"
+
+
+def key_of(subject: str, ledger_key: str) -> bytes:
+    """Name a ledger's record in the changelog."""
+    return f"{len(subject)}:{subject}{ledger_key}".encode("utf-8", "surrogatepass")
+
+
+def split_key(key: bytes) -> tuple[str, str]:
+    """Undo `key_of`."""
+    text = key.decode("utf-8", "surrogatepass")
+    length, _, rest = text.partition(":")
+    return rest[: int(length)], rest[int(length) :]
+
+
+def dumps(shape: dict[str, Any]) -> bytes:
+    """Write one of the partition's own records."""
+    return json.dumps(shape, separators=(",", ":")).encode()
+
+
+def input_value(identity: TopicIdentity, topic: str) -> bytes:
+    """Write which topic the state belongs to."""
+    return dumps({"format": FORMAT, "topic": topic, **asdict(identity)})
+
+
+@dataclass(slots=True)
+class Restored:
+    """What the changelog says about one partition."""
+
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    input: dict[str, Any] | None = None
+    start: dict[str, Any] = field(default_factory=dict)
+    attempt: dict[str, Any] = field(default_factory=dict)
+
+
+def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, dict[bytes, bytes]]:
+    """Read the latest value of each key, read committed, to the end of each partition. Raises BrokerError."""
+    topic = settings.worker.changelog
+    latest: dict[int, dict[bytes, bytes]] = {number: {} for number in partitions}
+    with translated(f"cannot read the state in {topic}", settings.kafka.bootstrap_servers):
+        consumer = Consumer(
+            {
+                **client_config(settings.kafka),
+                "group.id": settings.worker.group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.queue.backoff.ms": 10,
+            }
+        )
+        try:
+            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in latest])
+            left = set(latest)
+            while left:
+                for message in consumer.consume(1000, TIMEOUT / 10):
+                    error = message.error()
+                    if error is None:
+                        records, key, value = latest[message.partition() or 0], message.key() or b"", message.value()
+                        if value is None:
+                            records.pop(key, None)
+                        else:
+                            records[key] = value
+                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name
+                        left.discard(message.partition())
+                    elif not error.retriable():
+                        raise KafkaException(error)
+        finally:
+            consumer.close()
+    return latest
+
+
+def restore(settings: Settings, partitions: Iterable[int]) -> dict[int, Restored]:
+    """Read back the state of some partitions. Raises BrokerError, and WorkerStop where a newer version wrote it."""
+    restored: dict[int, Restored] = {}
+    for number, records in raw_changelog(settings, partitions).items():
+        state = restored[number] = Restored()
+        own = {key: json.loads(records.pop(key)) for key in (INPUT_KEY, START_KEY, ATTEMPT_KEY) if key in records}
+        state.input = own.get(INPUT_KEY)
+        state.start, state.attempt = own.get(START_KEY, {}), own.get(ATTEMPT_KEY, {})
+        if state.input is not None and state.input["format"] > FORMAT:
+            raise WorkerStop(
+                f"the state in {settings.worker.changelog} was written by a newer version (format "
+                f"{state.input['format']}, this one knows {FORMAT}): start that version"
+            )
+        by_subject: dict[str, dict[str, bytes]] = {}
+        for key, value in records.items():
+            subject, ledger_key = split_key(key)
+            by_subject.setdefault(subject, {})[ledger_key] = value
+        state.ledgers = {subject: Ledger.restore(subject, values) for subject, values in by_subject.items()}
+    return restored
