@@ -42,7 +42,7 @@ bench: install ## throughput beside its baselines, and latency; about ten minute
 	$(BIN)/python benchmarks/latency.py
 
 lock: install ## resolve the pinned requirements anew
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra demo -o requirements/runtime.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header -o requirements/runtime.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra demo --group dev -o requirements/dev.txt pyproject.toml
 
 clean: ## remove what the targets made

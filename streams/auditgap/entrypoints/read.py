@@ -1,0 +1,70 @@
+"""`auditgap gaps` and `auditgap alerts`: the output topics, read as any subscriber would."""
+
+from collections.abc import Callable, Iterator
+
+from auditgap.adapters import avro, kafka
+from auditgap.adapters.registry import schema_ids
+from auditgap.config import Settings
+from auditgap.core.inputs import Rejection
+from auditgap.core.records import Alert, Gap
+
+Tell = Callable[[str], None]
+
+
+class Reader:
+    """Reads gaps and alerts; `unreadable` counts the records that are none, each told on a line of its own."""
+
+    def __init__(self, settings: Settings, tell: Tell) -> None:
+        self.unreadable = 0
+        self._settings = settings
+        self._tell = tell
+        self._ids = schema_ids(settings)
+
+    def revisions(self, organization: str | None = None) -> list[Gap]:
+        """Give every revision of every gap, in the order in which they were made. Raises BrokerError."""
+        history = self._settings.topics.gap_history
+        gaps = [gap for gap in self._gaps(history) if organization in (None, gap.organization_id)]
+        return sorted(gaps, key=lambda gap: (gap.produced_at, gap.organization_id or "", gap.history_sequence))
+
+    def latest(self, organization: str | None = None) -> list[Gap]:
+        """Give the latest revision of each gap, by opening. Raises BrokerError."""
+        latest: dict[str, Gap] = {}
+        for gap in self._gaps(self._settings.topics.gap):
+            known = latest.get(gap.gap_id)
+            if organization in (None, gap.organization_id) and (known is None or gap.revision >= known.revision):
+                latest[gap.gap_id] = gap
+        return sorted(latest.values(), key=by_opening)
+
+    def alerts(self) -> list[Alert]:
+        """Give every revision of every alert, in the order in which they were made. Raises BrokerError."""
+        return sorted(self._alerts(follow=False), key=lambda alert: (alert.produced_at, alert.alert_id, alert.revision))
+
+    def follow_alerts(self) -> Iterator[Alert]:
+        """Give the alerts there are, then those to come, for ever. Raises BrokerError."""
+        return self._alerts(follow=True)
+
+    def _gaps(self, topic: str) -> Iterator[Gap]:
+        for gap in self._records(topic, "gap", follow=False):
+            if isinstance(gap, Gap):
+                yield gap
+
+    def _alerts(self, *, follow: bool) -> Iterator[Alert]:
+        for alert in self._records(self._settings.topics.alert, "alert", follow=follow):
+            if isinstance(alert, Alert):
+                yield alert
+
+    def _records(self, topic: str, name: str, *, follow: bool) -> Iterator[Gap | Alert]:
+        for message in kafka.read_committed(self._settings, topic, follow=follow):
+            record = avro.decode_emission(self._ids, message.value() or b"", name)
+            if isinstance(record, Rejection):
+                self.unreadable += 1
+                place = f"{topic}, partition {message.partition()}, offset {message.offset()}"
+                self._tell(f"auditgap: {place} is no {name} and was left out: {record.detail}")
+            else:
+                yield record
+
+
+def by_opening(gap: Gap) -> tuple[int, str]:
+    """Sort key: the time a gap opened, at the earliest."""
+    opened = gap.opened_at if gap.opened_at is not None else gap.opened_at_latest
+    return opened or 0, gap.gap_id
