@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check lock chaos bench clean
+.PHONY: help install demo test lint types check docs lock chaos bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -40,6 +40,9 @@ chaos: install ## kills, stops, joins and leaves, 20 rounds at full size
 bench: install ## throughput beside its baselines, and latency; about ten minutes
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/latency.py
+
+docs: install ## write docs/reference.md from the tables in the code
+	$(BIN)/python tests/docs/reference.py
 
 lock: install ## resolve the pinned requirements anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header -o requirements/runtime.txt pyproject.toml

@@ -1,0 +1,204 @@
+"""`auditgap backtest`: the core over feed files, without a broker.
+
+The API gives activities newest first, and files may hold any order; the ids that bracket a window must not depend on
+it. So settings events are folded as they come, ordinary activities are put by until all windows are known, and then
+taken in by time, each once. (`--history` shows what a worker would have said, and takes everything as it comes.)
+"""
+
+import hashlib
+import io
+import json
+import marshal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import IO, Final
+
+import orjson
+
+from auditgap import feedfiles
+from auditgap.core.inputs import Rejection, read_activity
+from auditgap.core.intake import take
+from auditgap.core.ledger import Ledger
+from auditgap.core.records import Alert, Emission, Gap
+from auditgap.entrypoints.read import by_opening
+
+Tell = Callable[[str], None]
+
+_SETTLE_EVERY: Final = 1000
+"""Records between two revisions of a bracket in `--history`: a worker's batch."""
+
+_PARTS: Final = 64
+"""Files that hold what was put by: one of them at a time has to fit in memory, sorted."""
+
+_HELD_BYTES: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a backtest found. `records` is everything that was in the files, each counted once in the others."""
+
+    records: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    organizations: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+
+
+class Backtest:
+    """Takes feed files in; `findings` folds what they hold. `now` stands for the append time of every record."""
+
+    def __init__(self, now: int, tell: Tell, on_emission: Callable[[Emission], None] | None = None) -> None:
+        self._now = now
+        self._tell = tell
+        self._on_emission = on_emission
+        self._ledgers: dict[str, Ledger] = {}
+        self._put_by = _PutBy()
+        self._seen = _Seen()
+        self._records = self._rejected = 0
+
+    def __enter__(self) -> "Backtest":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._put_by.close()
+
+    def file(self, name: str, source: feedfiles.Source) -> None:
+        """Take in everything in a feed file; what is refused is told by line."""
+        self.found(name, feedfiles.read(source))
+
+    def found(self, name: str, found: Iterable[feedfiles.Found]) -> None:
+        """Take in what was found in a file."""
+        now, ledgers, emit = self._now, self._ledgers, self._on_emission
+        for line, item, raw, record in found:
+            self._records += 1
+            activity = record if isinstance(record, Rejection) else read_activity(record, raw, None)
+            if isinstance(activity, Rejection):
+                self._reject(name, line, item, activity)
+                continue
+            subject = activity.subject
+            if emit is None and subject not in ledgers:
+                ledgers[subject] = _Waiting(subject, len(ledgers), self._put_by)
+            outcome = take(ledgers, activity, now, now)
+            if outcome.rejection is not None:
+                self._reject(name, line, item, outcome.rejection)
+            else:
+                self._seen.add(record)
+            if emit is not None:
+                for emission in outcome.emissions:
+                    emit(emission)
+                if self._records % _SETTLE_EVERY == 0:
+                    self._settle()
+        self._settle()
+
+    def findings(self) -> Findings:
+        """Give the windows that stand after all, and what was raised about them."""
+        by_number = list(self._ledgers.values())
+        for number, entry in self._put_by.in_order():
+            Ledger.activity(by_number[number], entry)
+        self._settle()
+        found = Findings(
+            records=self._records,
+            duplicates=self._seen.repeats(),
+            rejected=self._rejected,
+            organizations=sum(ledger.organization_id is not None for ledger in by_number),
+        )
+        for ledger in by_number:
+            found.gaps += [gap for gap in ledger.gaps.values() if gap.state not in ("SUPERSEDED", "RETRACTED")]
+            found.alerts += [alert for alert in ledger.alerts.values() if alert.status != "WITHDRAWN"]
+        found.gaps.sort(key=by_opening)
+        found.alerts.sort(key=lambda alert: (_time_of(alert), alert.alert_id))
+        return found
+
+    def _settle(self) -> None:
+        for ledger in self._ledgers.values():
+            for emission in ledger.settle(self._now):
+                if self._on_emission is not None:
+                    self._on_emission(emission)
+
+    def _reject(self, name: str, line: int, item: int, rejection: Rejection) -> None:
+        self._rejected += 1
+        self._tell(f"{name}: {feedfiles.where(line, item)}: {rejection.detail}")
+
+
+def _time_of(alert: Alert) -> int:
+    return alert.occurred_at if alert.occurred_at is not None else alert.detected_at
+
+
+class _Waiting(Ledger):
+    """A ledger whose ordinary activities are put by."""
+
+    __slots__ = ("_number", "_put_by")
+
+    def __init__(self, subject: str, number: int, put_by: "_PutBy") -> None:
+        super().__init__(subject)
+        self._number = number
+        self._put_by = put_by
+
+    def activity(self, entry: bytes) -> None:
+        self._put_by.add(self._number, entry)
+
+
+class _PutBy:
+    """Activities that wait: the number of their ledger, and their entry. On disk beyond a little."""
+
+    def __init__(self) -> None:
+        self._held = [bytearray() for _ in range(_PARTS)]
+        self._files: dict[int, IO[bytes]] = {}
+        self._open = ExitStack()
+
+    def add(self, number: int, entry: bytes) -> None:
+        held = self._held[number % _PARTS]
+        held += marshal.dumps((number, entry))
+        if len(held) > _HELD_BYTES:
+            part = number % _PARTS
+            if part not in self._files:
+                self._files[part] = self._open.enter_context(TemporaryFile())
+            self._files[part].write(held)
+            held.clear()
+
+    def in_order(self) -> Iterator[tuple[int, bytes]]:
+        """Give what waits, each ledger's by time and each activity once, and forget it."""
+        for part, held in enumerate(self._held):
+            stored = b""
+            if (file := self._files.get(part)) is not None:
+                file.seek(0)
+                stored = file.read()
+                file.seek(0)
+                file.truncate()
+            stream = io.BytesIO(stored + held)
+            held.clear()
+            end = len(stream.getbuffer())
+            entries = set()
+            while stream.tell() < end:
+                entries.add(marshal.load(stream))  # noqa: S302 - our own, of this very run
+            yield from sorted(entries)
+
+    def close(self) -> None:
+        self._open.close()
+
+
+class _Seen:
+    """Counts records that were there before: 16 bytes of memory each, compared when all are in."""
+
+    def __init__(self) -> None:
+        self._digests = [bytearray() for _ in range(256)]
+
+    def add(self, record: object) -> None:
+        """Take in a record; key order and white space do not make another of it."""
+        try:
+            canonical = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        except TypeError:
+            # Half of a surrogate pair, or a number of more than 64 bits.
+            canonical = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+        digest = hashlib.blake2b(canonical, digest_size=16).digest()
+        self._digests[digest[0]] += digest
+
+    def repeats(self) -> int:
+        """Count the records that were not the first of their kind."""
+        return sum(
+            len(part) // 16 - len({bytes(part[at : at + 16]) for at in range(0, len(part), 16)})
+            for part in self._digests
+        )

@@ -1,0 +1,196 @@
+"""The command `auditgap`: one function per command; what it does is in the module it imports when it is called.
+
+Data goes to stdout, messages to stderr. Exit status 0: fine; 1: a finding or a failure; 2: wrong use.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+import auditgap
+from auditgap.errors import AuditgapError, UsageError
+
+_INTERRUPTED: Final = 130
+_PIPE_CLOSED: Final = 141
+"""What a shell reports of a program that SIGPIPE ended; not 0: it did not say all it had to say."""
+
+_FILE: Final = click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True)
+
+
+class _Commands(click.Group):
+    """Shows what went wrong in one line, and turns it into the exit status."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command and exit."""
+        options["standalone_mode"] = False
+        status: object
+        try:
+            status = super().main(*args, **options)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            error.show()
+            status = error.exit_code
+        except AuditgapError as error:
+            click.echo(f"auditgap: {' '.join(str(error).split())}", err=True)
+            status = error.exit_status
+        except (click.Abort, KeyboardInterrupt):
+            status = _INTERRUPTED
+        except BrokenPipeError:
+            # Python would complain once more when it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = _PIPE_CLOSED
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(auditgap.__version__, prog_name="auditgap", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Notice when a compliance audit feed is switched off, and keep the window nobody recorded.
+
+    Settings are environment variables, such as AUDITGAP_KAFKA__BOOTSTRAP_SERVERS (127.0.0.1:9092 if not set).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # What a terminal cannot show must not end the command.
+            stream.reconfigure(errors="backslashreplace")
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Stay up at the end, until Ctrl-C.")
+def demo(*, keep: bool) -> int:
+    """See it work: an embedded Kafka, a worker, a sample feed, the gaps in it."""
+    from auditgap.entrypoints import demo as command
+
+    return command.run(keep=keep)
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1024, 65535), help="Port on 127.0.0.1; a free one if not given.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where records are kept from one start to the next; a temporary directory if not given.",
+)
+def broker(port: int | None, data_dir: Path | None) -> int:
+    """Run an embedded Kafka in the foreground, until Ctrl-C. For trying out: one node, no authentication."""
+    from auditgap.entrypoints import demo as command
+
+    return command.run_broker(port, data_dir)
+
+
+@cli.group()
+def topics() -> None:
+    """Look after the topics."""
+
+
+@topics.command()
+def apply() -> int:
+    """Create the topics that are missing and set what differs; safe to repeat."""
+    from auditgap.adapters.kafka import apply_topics
+    from auditgap.config import load
+
+    settings = load()
+    if not apply_topics(settings, _say):
+        _say("all topics are as they should be")
+    return 0
+
+
+@cli.command()
+@click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
+@click.option("--feed", metavar="ID", help="The feed they were read from: the key of records without organization.")
+def publish(files: Sequence[str], feed: str | None) -> int:
+    """Publish feed files: NDJSON, a JSON array or the API's pages, gzip or not; - is standard input."""
+    from auditgap.config import load
+    from auditgap.entrypoints import publish as command
+    from auditgap.entrypoints.sources import Sources
+
+    if feed is not None and not (0 < len(feed) <= 200 and feed.isprintable()):
+        raise UsageError("--feed takes 1 to 200 printable characters")
+    settings = load()
+    with Sources(files) as sources, command.Publisher(settings, sources.tell) as publisher:
+        for name, source in sources:
+            publisher.file(name, source, feed)
+        publisher.flush()
+    _say(str(publisher.counts))
+    return publisher.counts.exit_status or int(bool(sources.unopened))
+
+
+@cli.command()
+@click.option(
+    "--reset-input",
+    type=click.Choice(["earliest", "latest"]),
+    help="Accept the input topic as it is now (made again, or with other partitions), and go on from there.",
+)
+def worker(reset_input: str | None) -> int:
+    """Watch the activity topic; write alerts and gaps, until a signal ends it."""
+    from auditgap.config import load
+    from auditgap.entrypoints import worker as command
+
+    return command.run(load(), reset_input=reset_input)
+
+
+@cli.command()
+@click.option("--organization", metavar="ID", help="Only this organization's.")
+@click.option("--history", is_flag=True, help="Every revision of each gap, not the latest only.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def gaps(organization: str | None, *, history: bool, as_json: bool) -> int:
+    """List the windows in which a feed was off."""
+    from auditgap import clock
+    from auditgap.config import load
+    from auditgap.entrypoints import show
+    from auditgap.entrypoints.read import Reader
+
+    reader = Reader(load(), _say)
+    found = reader.revisions(organization) if history else reader.latest(organization)
+    now = clock.now()
+    for gap in found:
+        lines = [show.json_of(show.shape_of(gap))] if as_json else [*show.gap_lines(gap, now), ""]
+        click.echo("\n".join(lines))
+    if not found and not as_json:
+        _say("no gap is known" + (f" of {organization}" if organization else ""))
+    return int(bool(reader.unreadable))
+
+
+@cli.command()
+@click.option("--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def alerts(*, follow: bool, as_json: bool) -> int:
+    """List the alerts, every revision of each."""
+    from auditgap.config import load
+    from auditgap.entrypoints import show
+    from auditgap.entrypoints.read import Reader
+
+    reader = Reader(load(), _say)
+    count = 0
+    for alert in reader.follow_alerts() if follow else reader.alerts():
+        lines = [show.json_of(show.shape_of(alert))] if as_json else show.alert_lines(alert)
+        click.echo("\n".join(lines))  # flushes
+        count += 1
+    if not count and not as_json:
+        _say("no alert was raised")
+    return int(bool(reader.unreadable))
+
+
+@cli.command()
+@click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object (with --history: one a line).")
+@click.option("--history", is_flag=True, help="Every revision as it arrives, as a worker would have published it.")
+@click.option("--until", metavar="TIME", help="What stands for now: ISO 8601 with a zone. Later records are refused.")
+def backtest(files: Sequence[str], *, as_json: bool, history: bool, until: str | None) -> int:
+    """Find the gaps in feed files, without a broker. Exit status 1 if there is one."""
+    from auditgap.entrypoints import backtest as command
+
+    return command.run(files, as_json=as_json, history=history, until=until)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="auditgap")
