@@ -27,6 +27,13 @@ Found = tuple[int, int, str, object]
 """Line, item in it (0 where the line is the item), the item's JSON text, and what it says: the parsed value, or a
 Rejection (the text is then empty)."""
 
+
+class CutOff(Rejection):
+    """The rest of the file could not be read."""
+
+    __slots__ = ()
+
+
 _CHUNK: Final = 1 << 18
 _LONGEST_ITEM: Final = 1 << 27
 """Characters of one item of a document; a page of 5,000 activities has about 5 million."""
@@ -58,7 +65,7 @@ def read(source: Source) -> Iterator[Found]:
     try:
         yield from reading.found()
     except _Broken as broken:
-        yield reading.line, 0, "", Rejection("not_json", str(broken))
+        yield reading.line, 0, "", CutOff("not_json", str(broken))
 
 
 class _Reading:

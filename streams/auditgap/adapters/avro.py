@@ -146,10 +146,7 @@ class _OptionalTexts(dict[str | None, bytes]):
     def __missing__(self, text: str | None) -> bytes:
         if len(self) >= self._MOST:
             self.clear()
-        if text is None:
-            written = _NULL
-        else:
-            written = b"\x02" + _text(text)
+        written = _NULL if text is None else b"\x02" + _text(text)
         if text is None or len(text) < 256:
             self[text] = written
         return written
@@ -167,8 +164,8 @@ class Encoder:
         """Write an activity. Raises UnicodeEncodeError where a text holds half of a surrogate pair.
 
         Every field of this schema has one of four types, so it is written out here: fastavro tries the branches of
-        each union in turn, which is three quarters of what publishing a record would cost. A test holds the two
-        against each other, and `schema_is_as_written_out` the field list.
+        each union in turn, which would be a third of what publishing a record costs. A test holds the two against
+        each other.
         """
         optional, actor, created_at = self._optional, activity.actor, activity.created_at
         return b"".join(

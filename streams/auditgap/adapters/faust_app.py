@@ -117,7 +117,7 @@ class ActivityConsumer(driver.Consumer):
     @property
     def membership(self) -> bytes:
         """The group metadata of this member, as it is now."""
-        coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - aiokafka has no public way
+        coordinator = self._thread._ensure_consumer()._coordinator
         conf = self.app.conf
         return group_metadata.encode(
             conf.id, coordinator.generation, coordinator.member_id, conf.consumer_group_instance_id
@@ -160,7 +160,7 @@ class ActivityConsumer(driver.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
         if numbers:
             paused = [driver.ensure_aiokafka_TP(TP(self.topic, number)) for number in numbers]
-            self._thread._ensure_consumer().pause(*paused)  # noqa: SLF001 - aiokafka is only the member
+            self._thread._ensure_consumer().pause(*paused)
         self.owned = frozenset(numbers)
         self.phase = READY
         _log.info("owns partitions %s of %s", numbers or "none", self.topic)
@@ -213,9 +213,11 @@ class ActivityConsumer(driver.Consumer):
                     self.job.trouble = str(error)  # the broker is away: readiness tells, librdkafka goes on trying
                 except Exception as error:
                     halt(error)
+                else:
+                    self.job.trouble = None
                 check_at = loop.time() + INPUT_CHECK_SECONDS
 
-    # --- what Faust would do about offsets, and must not ---------------------------------------------------------------
+    # --- what Faust would do about offsets, and must not --------------------------------------------------------------
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
         """Commit the job's transaction in place of Faust's acks."""
@@ -300,7 +302,7 @@ def build(settings: Settings, job: Job) -> faust.App:
 
 def unready(app: faust.App, job: Job) -> str | None:
     """Say why the worker is not ready, None where it is."""
-    consumer = app._consumer  # noqa: SLF001 - the public property would create one
+    consumer = app._consumer
     if not isinstance(consumer, ActivityConsumer):
         return "starting"
     if consumer.phase != READY:
@@ -312,7 +314,7 @@ def unready(app: faust.App, job: Job) -> str | None:
 
 def dead(app: faust.App) -> str | None:
     """Say why the process should be killed, None where it lives: its event loop stands still."""
-    consumer = app._consumer  # noqa: SLF001 - the public property would create one
+    consumer = app._consumer
     if not isinstance(consumer, ActivityConsumer) or consumer.seen_alive is None:
         return None
     stood = time.monotonic() - consumer.seen_alive
@@ -339,6 +341,7 @@ def _credentials(settings: KafkaSettings) -> Any:
 def run(app: faust.App, job: Job) -> int:
     """Run the application until a signal ends it; gives the exit status."""
     worker = Worker(app, quiet=True, redirect_stdouts=False)
+    worker.spinner = None
     try:
         worker.execute_from_commandline()
     except SystemExit as ended:

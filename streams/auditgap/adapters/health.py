@@ -65,8 +65,8 @@ class HealthServer:
             self._server = Server((host, port), Handler)
         except OSError as error:
             raise UsageError(
-                f"cannot serve /livez and /metrics on {host}:{port} ({error.strerror}): is another worker running here? "
-                "Give this one AUDITGAP_WORKER__HTTP_PORT and AUDITGAP_WORKER__INSTANCE_ID of its own"
+                f"cannot serve /livez and /metrics on {host}:{port} ({error.strerror}): is another worker running "
+                "here? Give this one AUDITGAP_WORKER__HTTP_PORT and AUDITGAP_WORKER__INSTANCE_ID of its own"
             ) from None
         self.port: int = self._server.server_address[1]
 

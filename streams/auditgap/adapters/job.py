@@ -2,8 +2,8 @@
 
 What is owned right now is a `Part` per partition: its ledgers, its position, what changed since the last commit.
 Positions are the job's own, set when a batch is wholly taken in. The path of an ordinary record is short: its
-CloudEvents headers say what it is, and the beginning of its body is searched for the settings event's name. Whatever is not
-plain, and every settings event, is decoded and goes through `core.intake.take`.
+CloudEvents headers say what it is, and the beginning of its body is searched for the settings event's name. Whatever
+is not plain, and every settings event, is decoded and goes through `core.intake.take`.
 """
 
 from collections.abc import Callable, Iterable
@@ -112,8 +112,8 @@ class Job:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "isolation.level": "read_committed",
-                "queued.min.messages": 20_000,
-                "queued.max.messages.kbytes": 32_768,
+                "queued.min.messages": 10_000,
+                "queued.max.messages.kbytes": 16_384,
                 # The default of a second leaves the loop idle whenever the queue ran full once.
                 "fetch.queue.backoff.ms": 10,
             }
@@ -213,8 +213,8 @@ class Job:
                 raise _changed(f"group {group} has state, but has lost its position in partition {number} of {topic}")
         elif offset >= 0:
             raise _changed(
-                f"group {group} stands at offset {offset} of partition {number} of {topic}, but {self._changelog} holds "
-                "no state for it"
+                f"group {group} stands at offset {offset} of partition {number} of {topic}, but {self._changelog} "
+                "holds no state for it"
             )
         if offset < 0:
             offset = low  # never read before: everything the topic holds
@@ -396,7 +396,9 @@ class Job:
         self._trust_headers = False
         self._layouts.clear()
         self._metrics.skipping.set(0)
-        sentence = f"the headers of record {_place(message)} say something else than its body; every body is decoded from here on"
+        sentence = (
+            f"the headers of record {_place(message)} differ from its body; from here on bodies decide"
+        )
         self._publish(part, ledger, ledger.alert("header_mismatch", _place(message), sentence, append_time, now))
 
     def _ledger_for(self, part: Part, subject: str | None) -> Ledger:
@@ -533,8 +535,8 @@ class Job:
                 self._metrics.lag.labels(str(part.number)).set(max(0, high - part.position))
 
 
-_LOST_POSITION: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001
-_NO_TOPIC: Final = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})  # noqa: SLF001
+_LOST_POSITION: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+_NO_TOPIC: Final = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 # The broker is away: librdkafka goes on trying, and readiness tells.
 _PASSING: Final = frozenset(
     {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
@@ -578,7 +580,7 @@ def _difference(topic: str, before: TopicIdentity, now: TopicIdentity) -> str:
 
 def _changed(what: str) -> InputChanged:
     return InputChanged(
-        f"{what}; nothing is skipped in silence. Find out what happened, then go on with `auditgap worker --reset-input "
-        "earliest` (all that the topic holds; what is known already is recognised) or `--reset-input latest` (new "
-        "records only; what lies between stays unseen)"
+        f"{what}; nothing is skipped in silence. Find out what happened, then go on with `auditgap worker "
+        "--reset-input earliest` (all that the topic holds; what is known already is recognised) or `--reset-input "
+        "latest` (new records only; what lies between stays unseen)"
     )

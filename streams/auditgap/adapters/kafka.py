@@ -61,13 +61,13 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 _ADVICE: Final = {
-    KafkaError._ALL_BROKERS_DOWN: "no broker answers",  # noqa: SLF001 - librdkafka's local error codes are named so
-    KafkaError._TRANSPORT: "no broker answers",  # noqa: SLF001
-    KafkaError._TIMED_OUT: "no broker answers in time",  # noqa: SLF001
-    KafkaError._AUTHENTICATION: "the broker refuses the credentials (AUDITGAP_KAFKA__SASL_…)",  # noqa: SLF001
-    KafkaError._SSL: "TLS fails (AUDITGAP_KAFKA__SSL_…)",  # noqa: SLF001
-    KafkaError._RESOLVE: "the host name is not known",  # noqa: SLF001
-    KafkaError._UNKNOWN_TOPIC: "the topic does not exist: run `auditgap topics apply`",  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN: "no broker answers",
+    KafkaError._TRANSPORT: "no broker answers",
+    KafkaError._TIMED_OUT: "no broker answers in time",
+    KafkaError._AUTHENTICATION: "the broker refuses the credentials (AUDITGAP_KAFKA__SASL_…)",
+    KafkaError._SSL: "TLS fails (AUDITGAP_KAFKA__SSL_…)",
+    KafkaError._RESOLVE: "the host name is not known",
+    KafkaError._UNKNOWN_TOPIC: "the topic does not exist: run `auditgap topics apply`",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist: run `auditgap topics apply`",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "the broker's ACLs refuse the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "the broker's ACLs refuse the consumer group",
@@ -255,7 +255,7 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
                     error = message.error()
                     if error is None:
                         yield message
-                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - see _ADVICE
+                    elif error.code() == KafkaError._PARTITION_EOF:
                         open_parts.discard(message.partition())
                     elif not error.retriable():
                         raise KafkaException(error)

@@ -17,7 +17,7 @@ _RETRIES: Final = 5
 
 _FENCED: Final = frozenset(
     {
-        KafkaError._FENCED,  # noqa: SLF001 - librdkafka's name
+        KafkaError._FENCED,
         KafkaError.PRODUCER_FENCED,
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.ILLEGAL_GENERATION,

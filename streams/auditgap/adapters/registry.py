@@ -1,4 +1,4 @@
-"""Schema ids from a registry with Confluent's API, or from the bundled table where none is set."""
+"""Schema ids from a registry with Confluent's API."""
 
 import json
 from http import HTTPStatus
@@ -9,19 +9,16 @@ from confluent_kafka.schema_registry.common._httpx_compat import httpx  # it dec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from auditgap.adapters import avro
-from auditgap.config import Settings
+from auditgap.config import RegistrySettings, TopicSettings
 from auditgap.errors import BrokerError
 
 
-def schema_ids(settings: Settings) -> avro.SchemaIds:
-    """Say which id stands for which schema. Registers nothing: that is a deploy step. Raises BrokerError."""
-    url = settings.registry.url
-    if url is None:
-        return avro.SchemaIds.bundled()
+def schema_ids(settings: RegistrySettings, topics: TopicSettings) -> avro.SchemaIds:
+    """Ask which id stands for which schema. Registers nothing: that is a deploy step. Raises BrokerError."""
+    url = settings.url
     config: dict[str, object] = {"url": url}
-    if settings.registry.username and settings.registry.password:
-        config["basic.auth.user.info"] = f"{settings.registry.username}:{settings.registry.password.get_secret_value()}"
-    topics = settings.topics
+    if settings.username and settings.password:
+        config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
     subjects = {"activity": topics.activity, "alert": topics.alert, "gap": topics.gap}
     try:
         client = SchemaRegistryClient(config)

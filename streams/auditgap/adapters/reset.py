@@ -11,7 +11,7 @@ from auditgap.config import Settings
 from auditgap.errors import BrokerError, UsageError
 
 
-def reset_input(settings: Settings, where: str, log: Log) -> None:
+def reset_input(settings: Settings, where: str, log: Log) -> None:  # noqa: PLR0912 - one procedure, read top to bottom
     """Set the group's position to the beginning ("earliest") or the end ("latest") of the input topic as it is now.
 
     The state is kept, and moved where a changed partition count wants it. Everything happens in one transaction.

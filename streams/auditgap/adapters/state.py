@@ -88,7 +88,7 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
                             records.pop(key, None)
                         else:
                             records[key] = value
-                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name
+                    elif error.code() == KafkaError._PARTITION_EOF:
                         left.discard(message.partition())
                     elif not error.retriable():
                         raise KafkaException(error)

@@ -9,20 +9,24 @@ import hashlib
 import io
 import json
 import marshal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO, Final
 
+import click
 import orjson
 
-from auditgap import feedfiles
+from auditgap import clock, feedfiles
+from auditgap.core import times
 from auditgap.core.inputs import Rejection, read_activity
 from auditgap.core.intake import take
 from auditgap.core.ledger import Ledger
 from auditgap.core.records import Alert, Emission, Gap
-from auditgap.entrypoints.read import by_opening
+from auditgap.entrypoints import show
+from auditgap.entrypoints.sources import Sources
+from auditgap.errors import UsageError
 
 Tell = Callable[[str], None]
 
@@ -46,6 +50,46 @@ class Findings:
     gaps: list[Gap] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
 
+    def shape(self) -> dict[str, object]:
+        """Give it under the field names of the schemas."""
+        counts = {name: getattr(self, name) for name in ("records", "duplicates", "rejected", "organizations")}
+        return counts | {name: [show.shape_of(each) for each in getattr(self, name)] for name in ("gaps", "alerts")}
+
+
+def run(files: Sequence[str], *, as_json: bool, history: bool, until: str | None) -> int:
+    """Run the command; gives its exit status. Raises UsageError."""
+    now = clock.now() if until is None else times.parse(until)
+    if now is None:
+        raise UsageError(f"--until takes a time with a zone, such as 2026-11-23T17:00:00Z, not {until!r}")
+
+    def show_now(emission: Emission) -> None:
+        click.echo(show.json_of(show.shape_of(emission)) if as_json else "\n".join(_lines(emission, now)))
+
+    with Sources(files, bar=not history) as sources, Backtest(now, sources.tell, show_now if history else None) as test:
+        unread = sum(not test.file(name, source) for name, source in sources) + sources.unopened
+        found = test.findings()
+    if unread == len(files):
+        click.echo("auditgap: no file could be read", err=True)
+        return UsageError.exit_status
+    totals = (
+        f"{found.records:,} records · {found.duplicates:,} duplicates · {found.rejected:,} rejected · "
+        f"{found.organizations:,} organizations · {len(found.gaps):,} gaps · {len(found.alerts):,} alerts"
+    )
+    if history:
+        click.echo(totals, err=True)
+    elif as_json:
+        click.echo(show.json_of(found.shape()))
+    else:
+        records: list[Emission] = [*found.gaps, *found.alerts]
+        for record in records:
+            click.echo("\n".join(_lines(record, now)))
+        click.echo(totals)
+    return int(bool(found.gaps or test.cut_off or unread))
+
+
+def _lines(emission: Emission, now: int) -> list[str]:
+    return [*(show.gap_lines(emission, now) if isinstance(emission, Gap) else show.alert_lines(emission)), ""]
+
 
 class Backtest:
     """Takes feed files in; `findings` folds what they hold. `now` stands for the append time of every record."""
@@ -58,6 +102,7 @@ class Backtest:
         self._put_by = _PutBy()
         self._seen = _Seen()
         self._records = self._rejected = 0
+        self.cut_off = False
 
     def __enter__(self) -> "Backtest":
         return self
@@ -65,19 +110,23 @@ class Backtest:
     def __exit__(self, *_: object) -> None:
         self._put_by.close()
 
-    def file(self, name: str, source: feedfiles.Source) -> None:
-        """Take in everything in a feed file; what is refused is told by line."""
-        self.found(name, feedfiles.read(source))
+    def file(self, name: str, source: feedfiles.Source) -> bool:
+        """Take in everything in a feed file; what is refused is told by line. False if it is no feed file."""
+        return self.found(name, feedfiles.read(source))
 
-    def found(self, name: str, found: Iterable[feedfiles.Found]) -> None:
-        """Take in what was found in a file."""
+    def found(self, name: str, found: Iterable[feedfiles.Found]) -> bool:
+        """Take in what was found in a file; False if there was nothing but what cannot be read."""
+        read = refused = 0
         now, ledgers, emit = self._now, self._ledgers, self._on_emission
         for line, item, raw, record in found:
             self._records += 1
             activity = record if isinstance(record, Rejection) else read_activity(record, raw, None)
             if isinstance(activity, Rejection):
                 self._reject(name, line, item, activity)
+                self.cut_off |= isinstance(activity, feedfiles.CutOff)
+                refused += 1
                 continue
+            read += 1
             subject = activity.subject
             if emit is None and subject not in ledgers:
                 ledgers[subject] = _Waiting(subject, len(ledgers), self._put_by)
@@ -92,6 +141,7 @@ class Backtest:
                 if self._records % _SETTLE_EVERY == 0:
                     self._settle()
         self._settle()
+        return bool(read) or not refused
 
     def findings(self) -> Findings:
         """Give the windows that stand after all, and what was raised about them."""
@@ -108,7 +158,7 @@ class Backtest:
         for ledger in by_number:
             found.gaps += [gap for gap in ledger.gaps.values() if gap.state not in ("SUPERSEDED", "RETRACTED")]
             found.alerts += [alert for alert in ledger.alerts.values() if alert.status != "WITHDRAWN"]
-        found.gaps.sort(key=by_opening)
+        found.gaps.sort(key=show.by_opening)
         found.alerts.sort(key=lambda alert: (_time_of(alert), alert.alert_id))
         return found
 
@@ -155,7 +205,7 @@ class _PutBy:
         if len(held) > _HELD_BYTES:
             part = number % _PARTS
             if part not in self._files:
-                self._files[part] = self._open.enter_context(TemporaryFile())
+                self._files[part] = self._open.enter_context(TemporaryFile())  # noqa: SIM115 - closed by the stack
             self._files[part].write(held)
             held.clear()
 

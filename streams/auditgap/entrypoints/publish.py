@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from auditgap import feedfiles
 from auditgap.adapters import cloudevents, kafka
 from auditgap.adapters.avro import Encoder
-from auditgap.adapters.registry import schema_ids
+from auditgap.bootstrap import schema_ids
 from auditgap.config import Settings
 from auditgap.core.inputs import SETTINGS_TYPE, Activity, Rejection, key_of, read_activity, read_settings
 from auditgap.errors import BrokerError

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 
 from auditgap.adapters import avro, kafka
-from auditgap.adapters.registry import schema_ids
+from auditgap.bootstrap import schema_ids
 from auditgap.config import Settings
 from auditgap.core.inputs import Rejection
 from auditgap.core.records import Alert, Gap
+from auditgap.entrypoints.show import by_opening
 
 Tell = Callable[[str], None]
 
@@ -55,16 +56,14 @@ class Reader:
 
     def _records(self, topic: str, name: str, *, follow: bool) -> Iterator[Gap | Alert]:
         for message in kafka.read_committed(self._settings, topic, follow=follow):
-            record = avro.decode_emission(self._ids, message.value() or b"", name)
+            try:
+                record = avro.decode_emission(self._ids, message.value() or b"", name)
+            except (KeyError, TypeError, ValueError) as error:
+                # It is Avro, but of a newer version in which a field means more.
+                record = Rejection("not_avro", f"{type(error).__name__}: {error}")
             if isinstance(record, Rejection):
                 self.unreadable += 1
                 place = f"{topic}, partition {message.partition()}, offset {message.offset()}"
                 self._tell(f"auditgap: {place} is no {name} and was left out: {record.detail}")
             else:
                 yield record
-
-
-def by_opening(gap: Gap) -> tuple[int, str]:
-    """Sort key: the time a gap opened, at the earliest."""
-    opened = gap.opened_at if gap.opened_at is not None else gap.opened_at_latest
-    return opened or 0, gap.gap_id

@@ -135,3 +135,9 @@ def alert_lines(alert: Alert) -> list[str]:
         break_on_hyphens=False,
     )
     return [head, *sentence]
+
+
+def by_opening(gap: Gap) -> tuple[int, str]:
+    """Sort key: the time a gap opened, at the earliest."""
+    opened = gap.opened_at if gap.opened_at is not None else gap.opened_at_latest
+    return opened or 0, gap.gap_id

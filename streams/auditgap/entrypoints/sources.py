@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
@@ -18,7 +19,7 @@ STDIN: Final = "-"
 class Sources:
     """The files by name, `-` for standard input. Messages go through `tell`, so that they and the bar get along."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], *, bar: bool = True) -> None:
         self.unopened = 0
         self._paths = paths
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -32,7 +33,7 @@ class Sources:
             transient=True,
             # Data may go to a file while the bar is on the terminal.
             redirect_stdout=False,
-            disable=not self._console.is_terminal,
+            disable=not (bar and self._console.is_terminal),
         )
 
     def __enter__(self) -> Self:
@@ -63,13 +64,13 @@ class Sources:
                     self.tell("reading records from the terminal; Ctrl-D ends them")
                 yield "standard input", _Measured(click.get_binary_stream("stdin"), self._progress, task)
                 continue
-            try:
-                file = Path(path).open("rb", buffering=0)
-            except OSError as error:
-                self.unopened += 1
-                self.tell(f"auditgap: {path}: {error.strerror}")
-                continue
-            with file:
+            with ExitStack() as opened:
+                try:
+                    file = opened.enter_context(Path(path).open("rb", buffering=0))
+                except OSError as error:
+                    self.unopened += 1
+                    self.tell(f"auditgap: {path}: {error.strerror}")
+                    continue
                 yield path, _Measured(file, self._progress, task)
 
 

@@ -22,8 +22,9 @@ def run(settings: Settings, *, reset_input: str | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=settings.worker.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for library in ("faust", "mode", "aiokafka"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    # Faust's services log under the name of the module of their class.
+    for name in ("faust", "mode", "aiokafka", faust_app.__name__):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # A batch is many small containers, none of them in a cycle: collecting at the default rate costs a third.
     gc.set_threshold(100_000, 50, 1000)
     worker = settings.worker
