@@ -14,6 +14,7 @@ An error stops the process inside the agent, before Faust sees an exception and 
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl
@@ -33,11 +34,14 @@ from auditgap.adapters.job import Job
 from auditgap.config import KafkaSettings, Settings
 from auditgap.errors import AuditgapError, BrokerError, WorkerStop
 
-IDLE_SECONDS: Final = 0.005
-"""How long to look away when nothing was fetched: latency at idle against processor time at idle."""
+BUSY_WAIT: Final = 0.005
+"""Seconds to look away when nothing was fetched, but something was a moment ago."""
 
-URGENT_SECONDS: Final = 0.01
-"""How often to look whether an alert waits for a commit."""
+IDLE_WAIT: Final = 0.02
+"""Seconds to look away on a quiet feed: some milliseconds of latency for most of the processor time at idle."""
+
+BEAT_SECONDS: Final = 1.0
+"""How often the event loop shows that it lives."""
 
 URGENT_SPACING: Final = 0.1
 """Seconds between commits for the sake of alerts: under load they come with every batch."""
@@ -112,7 +116,8 @@ class ActivityConsumer(driver.Consumer):
         self.phase = "joining the group"
         self.seen_alive: float | None = None
         self._sent: dict[int, int] = {}
-        self._committed_at = 0.0
+        self._fetched_at = self._committed_at = 0.0
+        self._urgent = asyncio.Event()
 
     @property
     def membership(self) -> bytes:
@@ -136,8 +141,11 @@ class ActivityConsumer(driver.Consumer):
                 out[TP(self.topic, number)] = [_Carrier(self.topic, number, Batch(self.epoch, sent, records))]
         except Exception as error:
             halt(error)
-        if not out:
-            await asyncio.sleep(IDLE_SECONDS)
+        now = time.monotonic()
+        if out:
+            self._fetched_at = now
+        else:
+            await asyncio.sleep(BUSY_WAIT if now < self._fetched_at + 1 else IDLE_WAIT)
         return out
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -183,13 +191,15 @@ class ActivityConsumer(driver.Consumer):
             except Exception as error:
                 halt(error)
             part.batches = batch.number
+            if self.job.urgent:
+                self._urgent.set()
 
     async def commit_job(self) -> None:
         """Commit what the job has done, off the event loop's thread."""
         async with self.lock:
             if self.owned:
                 await self._blocking(self.job.commit)
-                self._committed_at = asyncio.get_running_loop().time()
+                self._committed_at = time.monotonic()
 
     async def _blocking(self, step: Callable[..., None], *args: Any) -> None:
         try:
@@ -203,8 +213,10 @@ class ActivityConsumer(driver.Consumer):
         check_at = loop.time() + INPUT_CHECK_SECONDS
         while not self.should_stop:
             self.seen_alive = time.monotonic()
-            await asyncio.sleep(URGENT_SECONDS)
-            if self.job.urgent and loop.time() >= self._committed_at + URGENT_SPACING:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), BEAT_SECONDS)
+                await asyncio.sleep(self._committed_at + URGENT_SPACING - time.monotonic())
+                self._urgent.clear()
                 await self.commit_job()
             if self.owned and loop.time() >= check_at:
                 try:

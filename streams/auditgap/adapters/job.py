@@ -396,9 +396,7 @@ class Job:
         self._trust_headers = False
         self._layouts.clear()
         self._metrics.skipping.set(0)
-        sentence = (
-            f"the headers of record {_place(message)} differ from its body; from here on bodies decide"
-        )
+        sentence = f"the headers of record {_place(message)} differ from its body; from here on bodies decide"
         self._publish(part, ledger, ledger.alert("header_mismatch", _place(message), sentence, append_time, now))
 
     def _ledger_for(self, part: Part, subject: str | None) -> Ledger:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from auditgap.adapters.kafka import TIMEOUT, TopicIdentity, client_config, translated
+from auditgap.adapters.kafka import TopicIdentity, client_config, translated
 from auditgap.config import Settings
 from auditgap.core.ledger import Ledger
 from auditgap.errors import WorkerStop
@@ -80,7 +80,8 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
             consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in latest])
             left = set(latest)
             while left:
-                for message in consumer.consume(1000, TIMEOUT / 10):
+                # It waits for all thousand or the time, so a long time would be spent at the end of every restore.
+                for message in consumer.consume(1000, 0.05):
                     error = message.error()
                     if error is None:
                         records, key, value = latest[message.partition() or 0], message.key() or b"", message.value()

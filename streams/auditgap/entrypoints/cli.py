@@ -66,7 +66,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--keep", is_flag=True, help="Stay up at the end, until Ctrl-C.")
 def demo(*, keep: bool) -> int:
-    """See it work: an embedded Kafka, a worker, a sample feed, the gaps in it."""
+    """See it work, from an embedded Kafka to the gaps."""
     from auditgap.entrypoints import demo as command
 
     return command.run(keep=keep)
@@ -80,7 +80,10 @@ def demo(*, keep: bool) -> int:
     help="Where records are kept from one start to the next; a temporary directory if not given.",
 )
 def broker(port: int | None, data_dir: Path | None) -> int:
-    """Run an embedded Kafka in the foreground, until Ctrl-C. For trying out: one node, no authentication."""
+    """Run an embedded Kafka until Ctrl-C.
+
+    For trying out: one node, no authentication, on 127.0.0.1 only.
+    """
     from auditgap.entrypoints import demo as command
 
     return command.run_broker(port, data_dir)
@@ -93,7 +96,10 @@ def topics() -> None:
 
 @topics.command()
 def apply() -> int:
-    """Create the topics that are missing and set what differs; safe to repeat."""
+    """Create missing topics, set what differs.
+
+    Safe to repeat.
+    """
     from auditgap.adapters.kafka import apply_topics
     from auditgap.config import load
 
@@ -107,7 +113,10 @@ def apply() -> int:
 @click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
 @click.option("--feed", metavar="ID", help="The feed they were read from: the key of records without organization.")
 def publish(files: Sequence[str], feed: str | None) -> int:
-    """Publish feed files: NDJSON, a JSON array or the API's pages, gzip or not; - is standard input."""
+    """Publish feed files.
+
+    NDJSON, a JSON array or the API's pages, gzip or not; - is standard input.
+    """
     from auditgap.config import load
     from auditgap.entrypoints import publish as command
     from auditgap.entrypoints.sources import Sources
@@ -130,7 +139,10 @@ def publish(files: Sequence[str], feed: str | None) -> int:
     help="Accept the input topic as it is now (made again, or with other partitions), and go on from there.",
 )
 def worker(reset_input: str | None) -> int:
-    """Watch the activity topic; write alerts and gaps, until a signal ends it."""
+    """Watch the activities; write alerts and gaps.
+
+    Runs until a signal ends it.
+    """
     from auditgap.config import load
     from auditgap.entrypoints import worker as command
 

@@ -1,0 +1,39 @@
+"""Contestant: the shipped worker. Its only addition is the clock around `Job.assign`, `Job.poll` and `Job.commit`."""
+
+import sys
+
+import stopwatch
+from confluent_kafka import Message
+
+from auditgap import config
+from auditgap.adapters.job import Job
+from auditgap.entrypoints import worker
+
+WATCH = stopwatch.Stopwatch(stopwatch.Task.given().records)
+assign, poll, commit = Job.assign, Job.poll, Job.commit
+
+
+def timed_assign(self: Job, numbers: list[int]) -> None:
+    """Start the clock when the reader has its partitions."""
+    assign(self, numbers)
+    if numbers:
+        WATCH.fetching()
+
+
+def timed_poll(self: Job) -> dict[int, list[Message]]:
+    """Count what was fetched."""
+    batches = poll(self)
+    if batches:
+        WATCH.took(sum(map(len, batches.values())))
+    return batches
+
+
+def timed_commit(self: Job) -> None:
+    """Look how far the commit reached."""
+    commit(self)
+    WATCH.committed(sum(part.committed for part in self.parts.values()))
+
+
+if __name__ == "__main__":
+    Job.assign, Job.poll, Job.commit = timed_assign, timed_poll, timed_commit  # type: ignore[method-assign]
+    sys.exit(worker.run(config.load()))
