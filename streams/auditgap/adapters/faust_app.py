@@ -151,10 +151,10 @@ class ActivityConsumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commit what was done, and give the partitions back."""
         self.phase = "rebalancing"
-        await self.commit_job()
         async with self.lock:
+            if self.owned:
+                await self._blocking(self.job.release)
             self.owned = frozenset()
-            self.job.release()
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:

@@ -7,26 +7,21 @@ is not plain, and every settings event, is decoded and goes through `core.intake
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 
-from auditgap.adapters import avro, cloudevents, state
+from auditgap.adapters import avro, cloudevents, state, takeover
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
 from auditgap.adapters.kafka import (
-    TIMEOUT,
     TopicIdentity,
     client_config,
     explain,
-    identify,
-    stamps_append_time,
-    translated,
 )
 from auditgap.adapters.outbox import Outbox
+from auditgap.adapters.takeover import DEATHS, Part
 from auditgap.config import Settings
 from auditgap.core import intake, times
 from auditgap.core.inputs import (
@@ -42,7 +37,7 @@ from auditgap.core.inputs import (
 from auditgap.core.ledger import Ledger
 from auditgap.core.recent import CHUNK
 from auditgap.core.records import Emission, Gap
-from auditgap.errors import InputChanged, WorkerStop
+from auditgap.errors import WorkerStop
 from auditgap.metrics import Metrics
 
 MARK: Final = SETTINGS_TYPE.encode()
@@ -62,31 +57,9 @@ EARLIEST_TEXT: Final = times.text_of(EARLIEST_TIME).encode()
 MAX_KINDS: Final = 10_000
 """How many activity types are remembered as ordinary; the catalogue has some 500."""
 
-DEATHS: Final = 2
-"""How often a worker may die on one record before it is put aside."""
-
-CAUTION: Final = 1000
-"""How many records are taken one by one after workers died repeatedly without getting on."""
-
 Clock = Callable[[], int]
 
 fromisoformat = datetime.fromisoformat
-
-
-@dataclass(slots=True)
-class Part:
-    """One owned partition. `known` holds the ledgers of subjects that belong here, by their bytes in `ce_subject`."""
-
-    number: int
-    position: int
-    ledgers: dict[str, Ledger]
-    attempt: dict[str, int]
-    cautious_until: int = 0
-    committed: int = -1
-    known: dict[bytes, Ledger] = field(default_factory=dict)
-    touched: set[Ledger] = field(default_factory=set)
-    oldest_uncommitted: int | None = None
-    batches: int = 0
 
 
 class Job:
@@ -118,14 +91,13 @@ class Job:
                 "fetch.queue.backoff.ms": 10,
             }
         )
-        self._admin = AdminClient(client_config(settings.kafka))
         self._prefix = ids.prefix("activity")
         self._ordinary: set[bytes] = set()
         self._trust_headers = settings.worker.trust_headers
         # Where a producer puts the four headers that matter, by the number of headers it writes.
         self._layouts: dict[int, cloudevents.Layout] = {}
         self._until_sample = settings.worker.sample_every
-        self._identity: TopicIdentity | None = None
+        self._identity = TopicIdentity("", 0, "")
         self.parts: dict[int, Part] = {}
         self.urgent = False
         self.trouble: str | None = None
@@ -134,52 +106,24 @@ class Job:
 
     def start(self) -> None:
         """Check the topics and become the one transactional producer of this instance id. Raises BrokerError."""
-        self._identity = self._check_topics()
+        self._identity = takeover.check_topics(self._settings)
         self._outbox.start()
         self._metrics.skipping.set(self._trust_headers)
 
-    def _check_topics(self) -> TopicIdentity:
-        topics = self._topics
-        outputs = [topics.activity_dlq, topics.alert, topics.gap, topics.gap_history, self._changelog]
-        found = identify(self._admin, [topics.activity, *outputs], self._settings.kafka.bootstrap_servers)
-        missing = [name for name in (topics.activity, *outputs) if name not in found]
-        if missing:
-            raise WorkerStop(
-                f"Kafka at {self._settings.kafka.bootstrap_servers} has no topic {', '.join(missing)}: run "
-                "`auditgap topics apply`"
-            )
-        source = found[topics.activity]
-        for name in outputs:
-            if found[name].partitions != source.partitions:
-                raise WorkerStop(
-                    f"topic {name} has {found[name].partitions} partitions, {topics.activity} has {source.partitions}: "
-                    f"set AUDITGAP_TOPICS__PARTITIONS={source.partitions} and run `auditgap topics apply`"
-                )
-        if not stamps_append_time(self._admin, topics.activity, self._settings.kafka.bootstrap_servers):
-            raise WorkerStop(
-                f"topic {topics.activity} does not stamp records with the broker's clock "
-                "(message.timestamp.type=LogAppendTime), so times cannot be checked: run `auditgap topics apply`"
-            )
-        return source
-
     def check_input(self) -> None:
         """Look whether the input topic is still the one that was started with. Raises InputChanged."""
-        topic = self._topics.activity
-        found = identify(self._admin, [topic], self._settings.kafka.bootstrap_servers).get(topic)
-        if found is None:
-            raise _changed(f"topic {topic} was deleted")
-        if self._identity is not None and found != self._identity:
-            raise _changed(_difference(topic, self._identity, found))
+        takeover.check_input(self._settings, self._identity)
 
     def assign(self, numbers: list[int]) -> None:
         """Take over these partitions: restore their state and go to their positions. Raises WorkerStop."""
         topic = self._topics.activity
         self.parts = {}
         self.check_input()
-        restored = state.restore(self._settings, numbers)
-        with translated(f"cannot find the position in {topic}", self._settings.kafka.bootstrap_servers):
-            positions = self._reader.committed([TopicPartition(topic, n) for n in numbers], timeout=TIMEOUT)
-        parts = [self._part(position, restored[position.partition]) for position in positions]
+        parts = takeover.take_over(self._settings, self._reader, self._identity, numbers)
+        for part in parts:
+            start = {"position": part.position, "tries": part.tries, "cautious_until": part.cautious_until}
+            self._save(part, state.START_KEY, state.dumps(start))
+            self._save(part, state.INPUT_KEY, state.input_value(self._identity, topic))
         if parts:
             # With the very first position, so that state and position are never found one without the other.
             new = [TopicPartition(topic, part.number, part.position) for part in parts if part.committed < 0]
@@ -188,62 +132,21 @@ class Job:
         self._reader.assign([TopicPartition(topic, part.number, part.position) for part in parts])
         self._metrics.partitions.set(len(parts))
 
-    def _part(self, position: TopicPartition, restored: state.Restored) -> Part:
-        """Check that state, position and topic belong together, and write down where this worker starts."""
-        topic, group, number, offset = (
-            self._topics.activity,
-            self._settings.worker.group,
-            position.partition,
-            position.offset,
-        )
-        assert self._identity is not None  # noqa: S101 - start() came before
-        if position.error is not None:
-            raise WorkerStop(f"cannot find the position in {topic}: {explain(position.error)}")
-        with translated(f"cannot find the bounds of {topic}", self._settings.kafka.bootstrap_servers):
-            low, high = self._reader.get_watermark_offsets(TopicPartition(topic, number), timeout=TIMEOUT)
-        if restored.input is not None:
-            before = TopicIdentity(*(restored.input[name] for name in ("topic_id", "partitions", "cluster_id")))
-            if restored.input["topic"] != topic:
-                raise _changed(
-                    f"the state in {self._changelog} belongs to topic {restored.input['topic']}, not {topic}"
-                )
-            if before != self._identity:
-                raise _changed(_difference(topic, before, self._identity))
-            if offset < 0:
-                raise _changed(f"group {group} has state, but has lost its position in partition {number} of {topic}")
-        elif offset >= 0:
-            raise _changed(
-                f"group {group} stands at offset {offset} of partition {number} of {topic}, but {self._changelog} "
-                "holds no state for it"
-            )
-        if offset < 0:
-            offset = low  # never read before: everything the topic holds
-        if not low <= offset <= high:
-            raise _changed(
-                f"offset {offset} of partition {number} of {topic} is no longer there (it holds {low} to {high})"
-            )
-        part = Part(number, offset, restored.ledgers, restored.attempt, committed=position.offset)
-        part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.ledgers.items()}
-        stood = restored.start.get("position") == offset
-        tries = restored.start.get("tries", 0) + 1 if stood else 1
-        part.cautious_until = restored.start.get("cautious_until", 0)
-        if tries > DEATHS:
-            part.cautious_until = max(part.cautious_until, offset + CAUTION)
-        start = {"position": offset, "tries": tries, "cautious_until": part.cautious_until}
-        self._save(part, state.START_KEY, state.dumps(start))
-        self._save(part, state.INPUT_KEY, state.input_value(self._identity, topic))
-        return part
-
     def release(self) -> None:
-        """Give all partitions back; what was not committed is left to whoever takes them."""
+        """Commit what was done and give all partitions back. Raises WorkerStop."""
+        for part in self.parts.values():
+            self._save(part, state.START_KEY, state.dumps({}))
+        self.commit()
         self._reader.unassign()
         self.parts = {}
         self._metrics.partitions.set(0)
 
     def close(self) -> None:
-        """Leave: an open transaction is aborted. Raises WorkerStop."""
-        self.release()
-        self._outbox.abort()
+        """Leave in order, after everything was committed: this worker did not die. Raises WorkerStop."""
+        for part in self.parts.values():
+            self._save(part, state.START_KEY, state.dumps({}))
+        if self._outbox.open:
+            self._outbox.commit([], b"")
         self._reader.close()
 
     # --- records in ---------------------------------------------------------------------------------------------------
@@ -269,9 +172,9 @@ class Job:
     def _note(self, error: KafkaError) -> None:
         topic = self._topics.activity
         if error.code() in _LOST_POSITION:
-            raise _changed(f"the position in {topic} is no longer there ({error.str()})")
+            raise takeover.changed(f"the position in {topic} is no longer there ({error.str()})")
         if error.code() in _NO_TOPIC:
-            raise _changed(f"topic {topic} was deleted")
+            raise takeover.changed(f"topic {topic} was deleted")
         if not error.retriable() and error.code() not in _PASSING:
             raise WorkerStop(f"cannot read {topic}: {explain(error)}")
         self.trouble = f"cannot read {topic}: {explain(error)}"
@@ -406,7 +309,6 @@ class Job:
         return intake.ledger_of(part.ledgers, subject)
 
     def _partition_of(self, subject: str) -> int:
-        assert self._identity is not None  # noqa: S101 - start() came before
         return partition_of(subject, self._identity.partitions)
 
     # --- records that kill --------------------------------------------------------------------------------------------
@@ -566,19 +468,3 @@ def _append_time(message: Message) -> int:
 
 def _place(message: Message) -> str:
     return f"{message.topic()}/{message.partition()}/{message.offset()}"
-
-
-def _difference(topic: str, before: TopicIdentity, now: TopicIdentity) -> str:
-    if before.cluster_id != now.cluster_id:
-        return f"topic {topic} is now on another cluster ({now.cluster_id}, before {before.cluster_id})"
-    if before.topic_id != now.topic_id:
-        return f"topic {topic} was deleted and made again (id {now.topic_id}, before {before.topic_id})"
-    return f"topic {topic} now has {now.partitions} partitions, before {before.partitions}"
-
-
-def _changed(what: str) -> InputChanged:
-    return InputChanged(
-        f"{what}; nothing is skipped in silence. Find out what happened, then go on with `auditgap worker "
-        "--reset-input earliest` (all that the topic holds; what is known already is recognised) or `--reset-input "
-        "latest` (new records only; what lies between stays unseen)"
-    )

@@ -74,9 +74,12 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": 10,
+                # The end is told of by the answer to a fetch, which the broker otherwise holds back for half a second.
+                "fetch.wait.max.ms": 20,
             }
         )
         try:
+            consumer.list_topics(topic, timeout=15)
             consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in latest])
             left = set(latest)
             while left:
