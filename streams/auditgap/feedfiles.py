@@ -76,13 +76,14 @@ class _Reading:
         self._read = read
 
     def found(self) -> Iterator[Found]:
-        chunks = self._chunks()
+        chunks, indent = self._chunks(), b""
         for chunk in chunks:
             if begin := chunk.lstrip(_BLANK):
-                chunks = chain([chunk], chunks)
+                chunks = chain([indent + chunk], chunks)
                 yield from self._by_document(chunks) if begin[:1] == b"[" else self._by_line(chunks)
                 return
             self.line += chunk.count(b"\n")
+            indent = (indent + chunk).rpartition(b"\n")[2]
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
@@ -102,10 +103,7 @@ class _Reading:
         first = next(chunks, b"")
         while 0 < len(first) < len(codecs.BOM_UTF8) and (more := next(chunks, b"")):
             first += more
-        first = first.removeprefix(codecs.BOM_UTF8)
-        if b"\0" in first[:1024]:
-            raise _Broken("this is no UTF-8 text: it has zero bytes in it (UTF-16, or packed otherwise than by gzip?)")
-        if first:
+        if first := first.removeprefix(codecs.BOM_UTF8):
             yield first
         yield from chunks
 
@@ -142,6 +140,8 @@ class _Reading:
                 text = line.strip(_BLANK).removeprefix(codecs.BOM_UTF8)
                 if not text:
                     continue
+                if first and b"\0" in text:
+                    raise _Broken("this is no UTF-8 text, but UTF-16 or packed otherwise than by gzip") from None
                 if first and _goes_on(text):
                     yield from self._by_document(chain([line + b"\n"], (each + b"\n" for each in lines)))
                     return
@@ -162,7 +162,7 @@ class _Reading:
         elif found and found[0][2]:
             yield self.line, 0, *found[0][2:]
         else:
-            what = f"{error.msg} at character {error.colno}" if _is_utf8(line) else "not UTF-8"
+            what = f"not JSON: {error.msg} at character {error.colno}" if _is_utf8(line) else "not UTF-8"
             yield self.line, 0, "", Rejection("not_json", _speaks(what, line))
 
     # --- by document ------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def _goes_on(line: bytes) -> bool:
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is no number of it")
 
 
 _decode: Final = json.JSONDecoder(parse_constant=_no_constant).raw_decode
@@ -253,8 +253,8 @@ _decode: Final = json.JSONDecoder(parse_constant=_no_constant).raw_decode
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return (error.msg[:1].lower() + error.msg[1:]).removesuffix(" at").removesuffix(" starting")
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return "not JSON: " + (error.msg[:1].lower() + error.msg[1:]).removesuffix(" at").removesuffix(" starting")
+    return "nested too deeply" if isinstance(error, RecursionError) else f"not JSON: {error}"
 
 
 class _Text:
@@ -268,6 +268,7 @@ class _Text:
         self._text = ""
         self._at = 0
         self._counted = 0
+        self._lost = False
 
     @property
     def rest(self) -> str:
@@ -301,7 +302,7 @@ class _Text:
                 else:
                     self._at = end
                 yield line, item, "" if isinstance(record, Rejection) else text, record
-        if within:
+        if within and not self._lost:
             yield self.line, item + 1, "", Rejection("not_json", f"the {within} has no end: it is cut off here")
 
     # --- moving on --------------------------------------------------------------------------------------------------
@@ -405,7 +406,7 @@ class _Text:
             refused = Rejection("not_json", detail) if detail != refused.detail else refused
             self._at = max(self._at, len(self._text) - len(SETTINGS_TYPE) - len(indent) - 1)
             if not self._fill():
-                self._at = len(self._text)
+                self._at, self._lost = len(self._text), True
                 return Rejection("not_json", f"{detail}; nothing after it is read")
 
     # --- pages ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import fastavro
@@ -114,13 +114,9 @@ _NULL: Final = b"\x00"
 _OPTIONAL_BOOLEANS: Final = {None: _NULL, False: b"\x02\x00", True: b"\x02\x01"}
 
 
-def _long(value: int) -> bytes:
-    """Write an Avro long: zigzag, seven bits a byte, least first."""
-    value = value << 1 if value >= 0 else (-value << 1) - 1
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
+@lru_cache(1024)
+def _varint(value: int) -> bytes:
+    """Write seven bits a byte, least first."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -129,13 +125,23 @@ def _long(value: int) -> bytes:
     return bytes(out)
 
 
-_LENGTHS: Final = tuple(_long(length) for length in range(4096))
+def _long(value: int) -> bytes:
+    """Write an Avro long. Times near each other, as in a feed, share all but their first four bytes."""
+    zigzag = value << 1 if value >= 0 else (-value << 1) - 1
+    if zigzag < 1 << 28:
+        return _varint(zigzag)
+    first = (zigzag & 0x7F | 0x80, zigzag >> 7 & 0x7F | 0x80, zigzag >> 14 & 0x7F | 0x80, zigzag >> 21 & 0x7F | 0x80)
+    return bytes(first) + _varint(zigzag >> 28)
+
+
+LENGTHS: Final = tuple(_long(length) for length in range(1 << 14))
+"""How Avro writes the length of a text, by length."""
 
 
 def _text(text: str) -> bytes:
     body = text.encode()
     length = len(body)
-    return (_LENGTHS[length] if length < len(_LENGTHS) else _long(length)) + body
+    return (LENGTHS[length] if length < len(LENGTHS) else _long(length)) + body
 
 
 class _OptionalTexts(dict[str | None, bytes]):

@@ -44,7 +44,8 @@ BEAT_SECONDS: Final = 1.0
 """How often the event loop shows that it lives."""
 
 URGENT_SPACING: Final = 0.1
-"""Seconds between commits for the sake of alerts: under load they come with every batch."""
+"""Seconds between commits for the sake of alerts. A worker that is behind keeps to its commit interval: an alert out
+of a backlog is late by the backlog already, and each commit delays all that follow."""
 
 INPUT_CHECK_SECONDS: Final = 5.0
 """How often to look whether the input topic is still the same one."""
@@ -54,6 +55,9 @@ UNREADY_COMMIT_AGE: Final = 30.0
 
 DEAD_SECONDS: Final = 60.0
 """Seconds for which the event loop may stand still: a commit takes 25 at the most."""
+
+NEVER_SECONDS: Final = 100 * 365 * 86_400.0
+"""A hundred years: for a time limit that cannot be switched off."""
 
 READY: Final = "ready"
 
@@ -115,18 +119,11 @@ class ActivityConsumer(driver.Consumer):
         self.lock = asyncio.Lock()
         self.phase = "joining the group"
         self.seen_alive: float | None = None
+        self.membership = b""
         self._sent: dict[int, int] = {}
         self._fetched_at = self._committed_at = 0.0
+        self._behind = False
         self._urgent = asyncio.Event()
-
-    @property
-    def membership(self) -> bytes:
-        """The group metadata of this member, as it is now."""
-        coordinator = self._thread._ensure_consumer()._coordinator
-        conf = self.app.conf
-        return group_metadata.encode(
-            conf.id, coordinator.generation, coordinator.member_id, conf.consumer_group_instance_id
-        )
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ARG002, ASYNC109
         active = {tp.partition for tp in active_partitions or () if tp.topic == self.topic}
@@ -142,6 +139,7 @@ class ActivityConsumer(driver.Consumer):
         except Exception as error:
             halt(error)
         now = time.monotonic()
+        self._behind = sum(len(each[0].value.records) for each in out.values()) >= self.job.batch_records
         if out:
             self._fetched_at = now
         else:
@@ -164,6 +162,7 @@ class ActivityConsumer(driver.Consumer):
         async with self.lock:
             self.epoch += 1
             self._sent.clear()
+            self._join(generation_id)
             await self._blocking(self.job.assign, numbers)
         await super().on_partitions_assigned(assigned, generation_id)
         if numbers:
@@ -172,6 +171,20 @@ class ActivityConsumer(driver.Consumer):
         self.owned = frozenset(numbers)
         self.phase = READY
         _log.info("owns partitions %s of %s", numbers or "none", self.topic)
+
+    def _join(self, generation: int) -> None:
+        """Keep the group metadata of this assignment, and keep the membership alive while state is restored.
+
+        Not the membership as it is at each commit: a member that was thrown out forgets its generation and joins anew
+        by itself, and what it had taken in before would pass for the new member's.
+        """
+        coordinator = self._thread._ensure_consumer()._coordinator
+        conf = self.app.conf
+        self.membership = group_metadata.encode(
+            conf.id, generation, coordinator.member_id, conf.consumer_group_instance_id
+        )
+        # aiokafka's heart beats only after this callback: a long restore would outlast the session.
+        self._thread.thread_loop.call_soon_threadsafe(coordinator._start_heartbeat_task)
 
     async def take(self, partition: int, batch: Batch) -> None:
         """Take in one batch, if it is still ours. Called by the agent."""
@@ -215,7 +228,8 @@ class ActivityConsumer(driver.Consumer):
             self.seen_alive = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._urgent.wait(), BEAT_SECONDS)
-                await asyncio.sleep(self._committed_at + URGENT_SPACING - time.monotonic())
+                spacing = self.commit_interval if self._behind else URGENT_SPACING
+                await asyncio.sleep(self._committed_at + spacing - time.monotonic())
                 self._urgent.clear()
                 await self.commit_job()
             if self.owned and loop.time() >= check_at:
@@ -284,6 +298,8 @@ def build(settings: Settings, job: Job) -> faust.App:
         broker_session_timeout=worker.session_timeout_seconds,
         broker_heartbeat_interval=worker.session_timeout_seconds / 5,
         broker_request_timeout=max(30.0, worker.session_timeout_seconds + 5),
+        # aiokafka fetches nothing, which it would take for a hanging program: it would leave the group for ever.
+        broker_max_poll_interval=NEVER_SECONDS,
         broker_rebalance_timeout=max(30.0, worker.session_timeout_seconds),
         broker_commit_interval=worker.commit_interval_seconds,
         # Batches, not records. Too few make Faust's fetcher sleep a second at a time, many only hold memory.

@@ -7,6 +7,7 @@ is not plain, and every settings event, is decoded and goes through `core.intake
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -37,7 +38,7 @@ from auditgap.core.inputs import (
 from auditgap.core.ledger import Ledger
 from auditgap.core.recent import CHUNK
 from auditgap.core.records import Emission, Gap
-from auditgap.errors import WorkerStop
+from auditgap.errors import BrokerError, WorkerStop
 from auditgap.metrics import Metrics
 
 MARK: Final = SETTINGS_TYPE.encode()
@@ -85,12 +86,14 @@ class Job:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "isolation.level": "read_committed",
+                "enable.partition.eof": True,
                 "queued.min.messages": 10_000,
                 "queued.max.messages.kbytes": 16_384,
                 # The default of a second leaves the loop idle whenever the queue ran full once.
                 "fetch.queue.backoff.ms": 10,
             }
         )
+        self.batch_records = settings.worker.batch_records
         self._prefix = ids.prefix("activity")
         self._ordinary: set[bytes] = set()
         self._trust_headers = settings.worker.trust_headers
@@ -133,20 +136,18 @@ class Job:
         self._metrics.partitions.set(len(parts))
 
     def release(self) -> None:
-        """Commit what was done and give all partitions back. Raises WorkerStop."""
+        """Commit what was done and give all partitions back: this worker did not die. Raises WorkerStop."""
         for part in self.parts.values():
-            self._save(part, state.START_KEY, state.dumps({}))
+            self._save(part, state.START_KEY, state.dumps({"cautious_until": part.cautious_until}))
         self.commit()
         self._reader.unassign()
         self.parts = {}
         self._metrics.partitions.set(0)
 
     def close(self) -> None:
-        """Leave in order, after everything was committed: this worker did not die. Raises WorkerStop."""
-        for part in self.parts.values():
-            self._save(part, state.START_KEY, state.dumps({}))
-        if self._outbox.open:
-            self._outbox.commit([], b"")
+        """Leave in order. Raises WorkerStop."""
+        # A batch may have been taken in after Faust's last commit: outputs never leave without their positions.
+        self.release()
         self._reader.close()
 
     # --- records in ---------------------------------------------------------------------------------------------------
@@ -155,22 +156,29 @@ class Job:
         """Give what librdkafka has fetched, by partition; empty if nothing. Does not wait."""
         batches: dict[int, list[Message]] = {}
         cautious = any(part.position < part.cautious_until for part in self.parts.values())
-        for message in self._reader.consume(1 if cautious else self._settings.worker.batch_records, 0):
-            error = message.error()
+        for message in self._reader.consume(1 if cautious else self.batch_records, 0):
+            error, number = message.error(), message.partition() or 0
             if error is not None:
-                self._note(error)
-                continue
-            number = message.partition()
-            if number in batches:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    self._note(error)
+                elif part := self.parts.get(number):
+                    part.end = message.offset() or 0
+            elif number in batches:
                 batches[number].append(message)
             else:
-                batches[number] = [message]  # type: ignore[index]
-        if batches:
+                batches[number] = [message]
+        for number, messages in batches.items():
+            # None where the partitions are given back at this moment, on another thread.
+            if part := self.parts.get(number):
+                part.handed = (messages[-1].offset() or 0) + 1
             self.trouble = None
         return batches
 
     def _note(self, error: KafkaError) -> None:
         topic = self._topics.activity
+        if error.code() in _LOST_POSITION | _NO_TOPIC:
+            with suppress(BrokerError):
+                self.check_input()  # it says more
         if error.code() in _LOST_POSITION:
             raise takeover.changed(f"the position in {topic} is no longer there ({error.str()})")
         if error.code() in _NO_TOPIC:
@@ -201,7 +209,7 @@ class Job:
     def _take(self, part: Part, messages: list[Message]) -> None:
         """The hot loop: some six microseconds a record, so every call in it was weighed (benchmarks/)."""
         known, touch, ordinary, prefix = part.known, part.touched.add, self._ordinary, self._prefix
-        layouts, sample = self._layouts, self._until_sample
+        layouts, sample, lengths = self._layouts, self._until_sample, avro.LENGTHS
         # Times are compared as text; the broker's append times do not fall within a batch, so its first one serves.
         limit = times.text_of(_append_time(messages[0]) + ADMISSION_SKEW).encode()
         second = b""
@@ -232,6 +240,11 @@ class Job:
                             and value.startswith(prefix)
                             and value[5] < LONG_ID
                             and value.find(MARK, 5, TYPE_ENDS) < 0
+                            # Whole: the original record comes last, and its length in front of it is what is left.
+                            and (begins := value.find(b"{", 5)) > 0
+                            and (length := len(value) - begins) < len(lengths)
+                            and value.endswith(lengths[length], 0, begins)
+                            and ((key := message.key()) is None or key.isascii())
                             and time is not None
                             and EARLIEST_TEXT <= time <= limit
                         ):
@@ -264,7 +277,11 @@ class Job:
         """Take in one record by its body."""
         self._metrics.decoded.inc()
         append_time, now = _append_time(message), self._clock()
-        activity = avro.decode_activity(self._ids, message.value())
+        activity: Activity | Rejection
+        if is_text(message.key()):
+            activity = avro.decode_activity(self._ids, message.value())
+        else:
+            activity = Rejection("bad_key", f"the key is not UTF-8: 0x{(message.key() or b'').hex()[:60]}")
         claimed = cloudevents.claims(headers_of(message))
         if isinstance(activity, Rejection):
             self._dead_letter(part, message, activity)
@@ -287,9 +304,16 @@ class Job:
         self._metrics.records.labels("repeat" if outcome.repeat else "applied").inc()
         if claimed is None:
             return
-        if claimed != cloudevents.Claims(activity.type, activity.id, activity.created_at, subject):
+        # A time that the headers do not speak of is no lie.
+        created_at = None if claimed.created_at is None else activity.created_at
+        if claimed != cloudevents.Claims(activity.type, activity.id, created_at, subject):
             self._mismatch(part, ledger, message, append_time, now)
-        elif self._trust_headers and activity.type not in NEVER_SKIPPED and len(self._ordinary) < MAX_KINDS:
+        elif (
+            self._trust_headers
+            and created_at is not None
+            and activity.type not in NEVER_SKIPPED
+            and len(self._ordinary) < MAX_KINDS
+        ):
             self._ordinary.add(ACTIVITY_TYPE_PREFIX + activity.type.encode("utf-8", "surrogatepass"))
             headers = headers_of(message) or []
             self._layouts[len(headers)] = cloudevents.layout_of(headers)
@@ -403,6 +427,10 @@ class Job:
                 for ledger_key, value in ledger.changes():
                     self._save(part, state.key_of(ledger.subject, ledger_key), value)
             part.touched.clear()
+            if part.position == part.handed < part.end:
+                # What lies between is no record but the mark of a transaction: a position before it would look like
+                # lag, and like a loss once retention takes it.
+                part.position = part.end
         topic = self._topics.activity
         moved = [part for part in self.parts.values() if part.position != part.committed]
         if not moved and not self._outbox.open:
@@ -455,6 +483,14 @@ def is_canonical(time: bytes) -> bool:
 
 _T: Final = ord("T")
 _Z: Final = ord("Z")
+
+
+def is_text(key: bytes | None) -> bool:
+    """Whether a key is one that a producer of ours could have written, or none."""
+    try:
+        return key is None or key.isascii() or bool(key.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def partition_of(subject: str, partitions: int) -> int:

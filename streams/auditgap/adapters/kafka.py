@@ -241,6 +241,8 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": 10,
+                # The end is told of by the answer to a fetch, which the broker otherwise holds back for half a second.
+                "fetch.wait.max.ms": 500 if follow else 20,
             }
         )
         try:
@@ -251,7 +253,8 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
             consumer.assign(parts)
             open_parts = set(metadata.partitions)
             while open_parts or follow:
-                for message in consumer.consume(1000, 0.5):
+                # It waits for all thousand or the time, so a long time would hold back every record that comes alone.
+                for message in consumer.consume(1000, 0.05):
                     error = message.error()
                     if error is None:
                         yield message

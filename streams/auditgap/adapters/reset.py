@@ -1,5 +1,8 @@
 """`auditgap worker --reset-input`: accept the input topic as it is now, keep the state, set the position anew."""
 
+import time
+from typing import Final
+
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -10,28 +13,18 @@ from auditgap.adapters.outbox import Outbox
 from auditgap.config import Settings
 from auditgap.errors import BrokerError, UsageError
 
+_GRACE_SECONDS: Final = 2.0
 
-def reset_input(settings: Settings, where: str, log: Log) -> None:  # noqa: PLR0912 - one procedure, read top to bottom
+
+def reset_input(settings: Settings, where: str, log: Log) -> None:
     """Set the group's position to the beginning ("earliest") or the end ("latest") of the input topic as it is now.
 
     The state is kept, and moved where a changed partition count wants it. Everything happens in one transaction.
     Raises UsageError while workers of the group are running, and BrokerError.
     """
-    topic, group, servers = settings.topics.activity, settings.worker.group, settings.kafka.bootstrap_servers
+    topic, servers = settings.topics.activity, settings.kafka.bootstrap_servers
     admin = AdminClient(client_config(settings.kafka))
-    with translated(f"cannot look at group {group}", servers):
-        try:
-            described = admin.describe_consumer_groups([group])[group].result(TIMEOUT)
-            members = described.members if described.state != ConsumerGroupState.DEAD else []
-        except KafkaException as exception:
-            if exception.args[0].name() != "GROUP_ID_NOT_FOUND":
-                raise
-            members = []
-    if members:
-        raise UsageError(
-            f"group {group} has {len(members)} members: stop every worker, wait for the session timeout "
-            f"({settings.worker.session_timeout_seconds:g} s), then reset"
-        )
+    _await_empty_group(admin, settings, log)
     found = identify(admin, [topic, settings.worker.changelog], servers)
     for name in (topic, settings.worker.changelog):
         if name not in found:
@@ -44,7 +37,7 @@ def reset_input(settings: Settings, where: str, log: Log) -> None:  # noqa: PLR0
             "`auditgap topics apply`"
         )
     changelog = state.raw_changelog(settings, range(count))
-    member = Consumer({**client_config(settings.kafka), "group.id": group, "enable.auto.commit": False})
+    member = Consumer({**client_config(settings.kafka), "group.id": settings.worker.group, "enable.auto.commit": False})
     outbox = Outbox(settings, f"{settings.worker.instance_id}-reset")
     try:
         outbox.start()
@@ -73,3 +66,29 @@ def reset_input(settings: Settings, where: str, log: Log) -> None:  # noqa: PLR0
     log(f"the input is {topic} as it is now ({count} partitions, id {identity.topic_id}); positions {positions}")
     if moved:
         log(f"state of {len(moved)} organizations and feeds moved to their new partitions")
+
+
+def _await_empty_group(admin: AdminClient, settings: Settings, log: Log) -> None:
+    """Wait until the group's members are forgotten: one that ended counts until its session times out."""
+    group, session = settings.worker.group, settings.worker.session_timeout_seconds
+    deadline = time.monotonic() + session + _GRACE_SECONDS
+    waiting = False
+    while count := _members(admin, settings):
+        if time.monotonic() > deadline:
+            raise UsageError(f"group {group} has {count} running members: stop every worker, then reset")
+        if not waiting:
+            log(f"group {group} has {count} members: waiting for their session timeout ({session:g} s)")
+            waiting = True
+        time.sleep(0.1)
+
+
+def _members(admin: AdminClient, settings: Settings) -> int:
+    group = settings.worker.group
+    with translated(f"cannot look at group {group}", settings.kafka.bootstrap_servers):
+        try:
+            described = admin.describe_consumer_groups([group])[group].result(TIMEOUT)
+        except KafkaException as exception:
+            if exception.args[0].name() != "GROUP_ID_NOT_FOUND":
+                raise
+            return 0
+    return 0 if described.state == ConsumerGroupState.DEAD else len(described.members)

@@ -36,7 +36,8 @@ class Part:
     """One owned partition.
 
     `known` holds the ledgers of subjects that belong here, by their bytes in `ce_subject`. `tries` counts the workers
-    in a row that started from this position and died; `attempt` says on which record the last one did.
+    in a row that started from this position and died; `attempt` says on which record the last one did. `handed` is the
+    offset after the last record that was fetched, `end` where the partition ended then.
     """
 
     number: int
@@ -49,6 +50,8 @@ class Part:
     known: dict[bytes, Ledger] = field(default_factory=dict)
     touched: set[Ledger] = field(default_factory=set)
     oldest_uncommitted: int | None = None
+    handed: int = -1
+    end: int = -1
     batches: int = 0
 
 
@@ -129,7 +132,7 @@ def _part(
         offset = low  # never read before: everything the topic holds
     if not low <= offset <= high:
         raise changed(f"offset {offset} of partition {number} of {topic} is no longer there (it holds {low} to {high})")
-    part = Part(number, offset, restored.ledgers, restored.attempt, committed=position.offset)
+    part = Part(number, offset, restored.ledgers, restored.attempt, committed=position.offset, handed=offset)
     part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.ledgers.items()}
     start = restored.start
     part.tries = start.get("tries", 0) + 1 if start.get("position") == offset else 1

@@ -5,15 +5,18 @@ gives nothing. Late input re-folds: what changed comes out as a new revision, an
 """
 
 import json
+import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, Final
 
 from auditgap.core import fold, times
 from auditgap.core.alerts import KINDS
-from auditgap.core.fold import Assertion, Window
-from auditgap.core.inputs import FEED_SUBJECT_PREFIX, NOBODY, SETTINGS_TYPE, Activity, Actor, Rejection
-from auditgap.core.recent import CHUNKS, NONE, Recent, entry_of, id_of, time_of
+from auditgap.core.fold import Assertion, Timeline, Window
+from auditgap.core.inputs import FEED_SUBJECT_PREFIX, NOBODY, SETTINGS_TYPE, Activity, Actor, Rejection, admit
+from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, end_of, id_of, start_of, time_of
 from auditgap.core.records import (
     Alert,
     Emission,
@@ -26,12 +29,13 @@ from auditgap.core.records import (
 )
 
 HISTORICAL_AFTER: Final = 7 * 24 * 3600 * times.SECOND
-"""An event heard of later than this is history being imported, not something to page for: outages are shorter."""
+"""An "off" or "on" heard of later than this is history being imported, nothing to page for: outages are shorter.
+
+Age alone decides. A window that is already closed when it is first heard of is news all the same: while the API is
+off the "off" itself may be readable only after it is on again, and which of the two is read first is chance.
+"""
 
 HOUR: Final = 3600 * times.SECOND
-
-ALWAYS: Final = b"\xff"
-"""A watermark above every entry: each activity has to be looked at."""
 
 ALERT_OF_REASON: Final = {
     "settings_unreadable": "settings_change_unreadable",
@@ -45,7 +49,8 @@ ALERT_OF_REASON: Final = {
 class Bracket:
     """What was recorded around one window, and inside it: entries of `recent`, None where there is none.
 
-    `last_exact` and `first_exact` are False where the index no longer reached far enough; the entry is then None.
+    Before is at or before its certain opening, after at or after its close, inside strictly between. `last_exact` and
+    `first_exact` are False where the index no longer reached far enough; the entry is then None.
     """
 
     last: bytes | None = None
@@ -56,30 +61,16 @@ class Bracket:
     inside_first: bytes | None = None
     inside_last: bytes | None = None
 
-    def take(self, entry: bytes, window: Window, *, repeat: bool) -> bool:
-        """Take in one activity; True if it changed something."""
-        moment = time_of(entry)
-        if moment <= window.opened_at_latest:
-            if self.last_exact and (self.last is None or entry > self.last):
-                self.last = entry
-                return True
-        elif window.closed_at is not None and moment >= window.closed_at:
-            if self.first_exact and (self.first is None or entry < self.first):
-                self.first = entry
-                return True
-        elif not repeat:
-            self.inside += 1
-            self.inside_first = entry if self.inside_first is None else min(self.inside_first, entry)
-            self.inside_last = entry if self.inside_last is None else max(self.inside_last, entry)
-            return True
-        return False
-
 
 class Ledger:
-    """One subject's state.
+    """One subject's state. All times, given and returned, are microseconds.
 
     `watermark` is for the worker's fast path: an activity whose entry sorts above it changes no gap, and only has to
-    be added to `recent`. Persisting (`changes`, `restore`) is by small records under keys of their own.
+    be added to `recent`. `stale` names the gaps that may have changed since they were published.
+
+    `assertions` is by input id, then by content; `windows` and `brackets` hold the windows that stand now, `gaps` and
+    `alerts` the latest revision of all that was ever published. Persisting (`changes`, `restore`) is by small records
+    under keys of their own.
     """
 
     __slots__ = (
@@ -93,6 +84,7 @@ class Ledger:
         "sequence",
         "stale",
         "subject",
+        "timeline",
         "touched",
         "watermark",
         "windows",
@@ -102,7 +94,8 @@ class Ledger:
         self.subject = subject
         self.recent = Recent()
         self.watermark = NONE
-        self.assertions: dict[tuple[str, str], Assertion] = {}
+        self.assertions: dict[str, dict[str, Assertion]] = {}
+        self.timeline = Timeline()
         self.windows: dict[str, Window] = {}
         self.brackets: dict[str, Bracket] = {}
         self.gaps: dict[str, Gap] = {}
@@ -121,12 +114,9 @@ class Ledger:
     # --- inputs -----------------------------------------------------------------------------------------------------
 
     def activity(self, entry: bytes) -> None:
-        """Take in one ordinary activity. What it changes is published by the next `settle`."""
+        """Take in one ordinary activity, as `recent.entry_of` writes it; `settle` publishes what it changes."""
         if entry <= self.watermark:
-            repeat = self.recent.has(entry)
-            for gap_id, window in self.windows.items():
-                if self.brackets[gap_id].take(entry, window, repeat=repeat):
-                    self.stale.add(gap_id)
+            self._improve(entry)
         self.recent.add(entry)
 
     def settle(self, produced_at: int) -> list[Emission]:
@@ -147,15 +137,18 @@ class Ledger:
     ) -> list[Emission]:
         """Say that an input about this subject went to the dead letters, where that is worth an alert.
 
-        A settings event dated into the future that says off still counts as off, from its append time.
+        `record_id` names the record in the alert; `activity` is None where it could not even be decoded. A settings
+        event dated into the future that says off still counts as off, from its append time.
         """
         kind = ALERT_OF_REASON.get(rejection.reason)
         if kind is None:
             return []
-        is_settings = activity is not None and activity.type == SETTINGS_TYPE
-        flood = rejection.reason == "time_in_future" and not is_settings
+        settings = activity if activity is not None and activity.type == SETTINGS_TYPE else None
+        flood = rejection.reason == "time_in_future" and settings is None
         # Ordinary records with a broken clock come in floods: one alert per subject and hour speaks for them.
         identity = f"hour {append_time // HOUR}" if flood else record_id
+        if settings is not None:
+            identity = f"{record_id} sha256:{settings.digest}"
         out = self.alert(
             kind,
             identity,
@@ -165,8 +158,8 @@ class Ledger:
             activity=activity,
             record_id=record_id,
         )
-        if rejection.reason == "time_in_future" and activity is not None:
-            assertion = fold.of_misdated_settings_event(activity, append_time)
+        if rejection.reason == "time_in_future" and settings is not None:
+            assertion = fold.of_misdated_settings_event(settings, append_time)
             if assertion is not None:
                 out += self._assert(assertion, produced_at) or []
         return out
@@ -182,114 +175,151 @@ class Ledger:
         activity: Activity | None = None,
         record_id: str | None = None,
     ) -> list[Emission]:
-        """Raise an alert about an input, once per identity."""
+        """Raise an alert about an input, once per identity. Raises KeyError for a kind that is not in the table."""
+        occurred_at = activity.created_at if activity else None
+        if occurred_at is not None and admit(occurred_at, append_time) is not None:
+            occurred_at = None
         made = self._alert(
             kind,
             (identity,),
             append_time,
-            occurred_at=activity.created_at if activity and kind != "clock_anomaly" else None,
+            occurred_at=occurred_at,
             actor=activity.actor if activity else NOBODY,
             feed_id=activity.feed_id if activity else None,
             evidence=(record_id or identity,),
             summary=f"{self.name}: {sentence}",
         )
-        return [] if made.alert_id in self.alerts else [self._record(made, 1, produced_at)]
+        return [] if made.alert_id in self.alerts else [self._record(made, produced_at)]
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
 
     def _assert(self, assertion: Assertion, produced_at: int) -> list[Emission] | None:
-        known = self.assertions.get(assertion.key)
-        if known is not None and known.append_time <= assertion.append_time:
+        copies = self.assertions.setdefault(assertion.input_id, {})
+        content = assertion.key[1]
+        known = copies.get(content)
+        # Of several copies the first one appended counts, so that the order in which they are read does not.
+        if known is not None and _first_seen(known) <= _first_seen(assertion):
             return None
-        self.assertions[assertion.key] = assertion
+        copies[content] = assertion
         self.touched.add(("a", chr(0).join(assertion.key)))
-        self._refold()
+        self._refold(assertion, known)
         return self._publish(produced_at, also=assertion)
 
-    def _refold(self) -> None:
-        """Fold anew, carry over what is known of each bracket, and mark the gaps that may have changed."""
-        before = self.windows
-        self.windows = {self._gap_id(window): window for window in fold.fold(self.assertions.values())}
-        for gap_id, window in self.windows.items():
-            old = before.get(gap_id)
-            if gap_id not in self.brackets:
-                self.brackets[gap_id] = Bracket()
-            if old is None or (old.opened_at_latest, old.closed_at) != (
-                window.opened_at_latest,
-                window.closed_at,
-            ):
-                self._look_around(self.brackets[gap_id], window, old)
-            if old != window:
-                self.stale.add(gap_id)
-        self.stale.update(gap_id for gap_id in before if gap_id not in self.windows)
-        self._set_watermark()
+    def _refold(self, assertion: Assertion, instead_of: Assertion | None) -> None:
+        """Fold an assertion in, carry over what is known of each bracket, and mark the gaps that may have changed."""
+        gone, came = self.timeline.put(assertion, instead_of)
+        before = {self._gap_id(window): window for window in gone}
+        after = {self._gap_id(window): window for window in came}
+        changed = {gap_id: window for gap_id, window in after.items() if before.get(gap_id) != window}
+        moved = {
+            gap_id: window
+            for gap_id, window in changed.items()
+            if (old := before.get(gap_id)) is None
+            or (old.opened_at_latest, old.closed_at) != (window.opened_at_latest, window.closed_at)
+        }
+        if moved:
+            entries = self.recent.entries()
+            told = [(window, self.brackets[gap_id]) for gap_id, window in before.items()]
+            self.brackets |= {gap_id: self._look_around(window, entries, told) for gap_id, window in moved.items()}
+        for gap_id in before.keys() - after.keys():
+            del self.windows[gap_id], self.brackets[gap_id]
+            self.stale.add(gap_id)
+        self.windows |= after
+        self.stale |= changed.keys()
 
     def _gap_id(self, window: Window) -> str:
-        return identifier("gap", self.subject, *window.opening.key)
+        if not window.gap_id:
+            window.gap_id = identifier("gap", self.subject, *window.opening.key)
+        return window.gap_id
 
-    def _look_around(self, bracket: Bracket, window: Window, old: Window | None) -> None:
-        """Answer from the index what was recorded around a window and inside it."""
-        entries = self.recent.entries()
-        if old is None or old.opened_at_latest != window.opened_at_latest:
-            bracket.last, bracket.last_exact = self._before(window.opened_at_latest, entries)
-        if window.closed_at is None:
-            bracket.first, bracket.first_exact = None, True
-        elif old is None or old.closed_at != window.closed_at:
-            bracket.first, bracket.first_exact = self._after(window.closed_at, entries)
-        inside = [
-            entry
-            for entry in entries
-            if window.opened_at_latest < (moment := time_of(entry))
-            and (window.closed_at is None or moment < window.closed_at)
-        ]
-        if self.recent.reaches(window.opened_at_latest) or len(inside) > bracket.inside:
-            bracket.inside = len(inside)
-            bracket.inside_first, bracket.inside_last = (inside[0], inside[-1]) if inside else (None, None)
+    def _look_around(self, window: Window, entries: list[bytes], told: list[tuple[Window, Bracket]]) -> Bracket:
+        """Say what was recorded around a window and in it.
 
-    def _before(self, moment: int, entries: list[bytes]) -> tuple[bytes | None, bool]:
-        """The last activity at or before a time, and whether that is certain."""
-        if self.recent.reaches(moment):
-            return max((entry for entry in entries if time_of(entry) <= moment), default=None), True
-        for gap_id, window in self.windows.items():
-            # Nothing was recorded between a window's last activity and its opening: that may answer for us.
-            known = self.brackets.get(gap_id)
-            if known and known.last and known.last_exact and time_of(known.last) <= moment <= window.opened_at_latest:
-                return known.last, True
-        return None, False
+        The index tells, and where it no longer reaches, the brackets of the windows that this one takes the place of.
+        """
+        low = end_of(window.opened_at_latest)
+        high = ALL if window.closed_at is None else start_of(window.closed_at)
+        start, end = bisect_left(entries, low), bisect_left(entries, high)
+        inside = list(dict.fromkeys(entries[start:end]))
+        bracket = Bracket(inside=len(inside))
+        # No entry that was dropped sorts after the floor, and the floor itself is among the entries.
+        floor = self.recent.floor
+        if floor < low:
+            bracket.last = entries[start - 1] if start else None
+        else:
+            # Nothing was recorded between the last activity before a window and its opening.
+            later = (b.last for old, b in told if _start(old) >= _start(window))
+            bracket.last = next((entry for entry in later if entry and entry < low), None)
+            bracket.last_exact = bracket.last is not None
+            # The windows in whose place this one is may know more of what was inside.
+            within = [b for old, b in told if _start(old) >= _start(window) and _end(old) <= _end(window)]
+            known = {each for _, b in told for each in (b.last, b.inside_first, b.inside_last, b.first) if each}
+            inside = sorted(known.union(inside) - {each for each in known if not low < each < high})
+            bracket.inside = max(len(inside), *(b.inside for b in within), 0)
+        if floor < high:
+            bracket.first = entries[end] if end < len(entries) else None
+        else:
+            # Nor was anything between the close of a window and the first activity after it.
+            earlier = (b.first for old, b in told if _end(old) <= _end(window))
+            bracket.first = next((entry for entry in earlier if entry and entry >= high), None)
+            bracket.first_exact = bracket.first is not None
+        if inside:
+            bracket.inside_first, bracket.inside_last = inside[0], inside[-1]
+        return bracket
 
-    def _after(self, moment: int, entries: list[bytes]) -> tuple[bytes | None, bool]:
-        """The first activity at or after a time, and whether that is certain."""
-        if self.recent.reaches(moment):
-            return min((entry for entry in entries if time_of(entry) >= moment), default=None), True
-        for gap_id, window in self.windows.items():
-            known = self.brackets.get(gap_id)
-            if (
-                known
-                and known.first
-                and known.first_exact
-                and window.closed_at is not None
-                and window.closed_at <= moment <= time_of(known.first)
-            ):
-                return known.first, True
-        return None, False
+    def _improve(self, entry: bytes) -> None:
+        """Take one activity into the brackets of the windows around it.
+
+        The entries of brackets are in the order of their windows: where one is not improved, those further away in
+        the same direction are not either.
+        """
+        moment, windows = time_of(entry), self.timeline.windows
+        opening_later, ended = bisect_left(windows, moment, key=_start), bisect_right(windows, moment, key=_end)
+        improved = set()
+        for window in islice(windows, opening_later, None):
+            gap_id = self._gap_id(window)
+            bracket = self.brackets[gap_id]
+            if bracket.last is not None and entry <= bracket.last:
+                break
+            if bracket.last_exact:
+                bracket.last = entry
+                improved.add(gap_id)
+        for index in range(ended - 1, -1, -1):
+            gap_id = self._gap_id(windows[index])
+            bracket = self.brackets[gap_id]
+            if bracket.first is not None and entry >= bracket.first:
+                break
+            if bracket.first_exact:
+                bracket.first = entry
+                improved.add(gap_id)
+        if ended < opening_later:
+            gap_id = self._gap_id(windows[ended])
+            bracket = self.brackets[gap_id]
+            if bracket.inside_last is None or entry > bracket.inside_last or not self.recent.has(entry):
+                bracket.inside += 1
+                bracket.inside_first = min(entry, bracket.inside_first or entry)
+                bracket.inside_last = max(entry, bracket.inside_last or entry)
+                improved.add(gap_id)
+        self.stale |= improved
+        self.touched.update(("g", gap_id) for gap_id in improved)
 
     def _set_watermark(self) -> None:
         """Above which entry nothing can change: the first activity after the latest window, once it is known."""
-        mark = NONE
-        for gap_id, window in self.windows.items():
-            bracket = self.brackets[gap_id]
+        self.watermark = NONE
+        for window in reversed(self.timeline.windows):
+            bracket = self.brackets[self._gap_id(window)]
             if window.closed_at is None or (bracket.first is None and bracket.first_exact):
-                mark = ALWAYS
-                break
-            mark = max(mark, bracket.first or entry_of(window.closed_at, ""))
-        self.watermark = mark
+                self.watermark = ALL
+                return
+            self.watermark = max(self.watermark, bracket.first or start_of(window.closed_at))
+            if bracket.first is not None:
+                # Those of earlier windows are no later.
+                return
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
     def _publish(self, produced_at: int, also: Assertion | None = None) -> list[Emission]:
         """Publish a revision of each stale gap that did change, and before them the alerts that follow."""
-        gaps: list[Emission] = []
-        changed: list[str] = []
         drafts = []
         for gap_id in sorted(self.stale):
             window, published = self.windows.get(gap_id), self.gaps.get(gap_id)
@@ -300,28 +330,25 @@ class Ledger:
             else:
                 continue
             if draft != published:
-                drafts.append(draft)
-        for draft in drafts:
-            gaps.append(self._stamp(draft, produced_at))
-            changed.append(draft.gap_id)
-        alerts: list[Emission] = [alert for gap_id in changed for alert in self._alerts_of(gap_id, produced_at)]
+                drafts.append((published, draft))
+        gaps = [(published, self._stamp(draft, produced_at)) for published, draft in drafts]
+        alerts = [alert for published, gap in gaps for alert in self._alerts_of(published, gap, also, produced_at)]
         if also is not None:
             alerts += self._alerts_of_assertion(also, produced_at)
         self.stale.clear()
         self._set_watermark()
-        return [*alerts, *gaps]
+        return [*alerts, *(gap for _, gap in gaps)]
 
     def _stamp(self, gap: Gap, produced_at: int) -> Gap:
         """Number the revision and chain it to the one before it in the subject's history."""
         self.sequence += 1
-        gap = replace(
-            gap,
-            revision=gap.revision + 1,
-            produced_at=produced_at,
-            history_sequence=self.sequence,
-            previous_digest=self.previous_digest,
-        )
-        self.previous_digest = digest(as_dict(gap))
+        shape = as_dict(gap)
+        shape["revision"] += 1
+        shape["produced_at"] = produced_at
+        shape["history_sequence"] = self.sequence
+        shape["previous_digest"] = self.previous_digest
+        gap = gap_from_dict(shape)
+        self.previous_digest = digest(shape)
         self.gaps[gap.gap_id] = gap
         self.touched.update((("g", gap.gap_id), ("h", "")))
         return gap
@@ -333,7 +360,7 @@ class Ledger:
         long = None if window.closed_at is None or window.opened_at is None else window.closed_at - window.opened_at
         return Gap(
             gap_id=gap_id,
-            incident_id=published.incident_id if published else self._incident(gap_id),
+            incident_id=self._incident(gap_id, published),
             revision=published.revision if published else 0,
             organization_id=self.organization_id,
             feed_id=opening.feed_id,
@@ -376,69 +403,90 @@ class Ledger:
     def _successor(self, gap: Gap) -> str | None:
         """The gap that holds a replaced gap's opening, else the first that overlaps it, else none."""
         opened = gap.opened_at_latest or 0
-        for gap_id, window in self.windows.items():
-            if window.opened_at_latest <= opened and (window.closed_at is None or opened < window.closed_at):
-                return gap_id
-        for gap_id, window in self.windows.items():
-            if (window.closed_at is None or window.closed_at > opened) and (
-                gap.closed_at is None or window.opened_at_latest < gap.closed_at
-            ):
-                return gap_id
+        at = bisect_right(self.timeline.windows, opened, key=_end)
+        if at < len(self.timeline.windows):
+            window = self.timeline.windows[at]
+            if gap.closed_at is None or window.opened_at_latest < max(gap.closed_at, opened + 1):
+                return self._gap_id(window)
         return None
 
-    def _incident(self, gap_id: str) -> str:
-        """The incident goes on when a gap takes another's place; else it begins."""
-        replaced = [
-            gap
-            for old, gap in self.gaps.items()
-            if old not in self.windows
-            and old in self.stale
-            and gap.state != "SUPERSEDED"
-            and self._successor(gap) == gap_id
-        ]
-        if replaced:
-            return min(replaced, key=lambda gap: (gap.opened_at_latest or 0, gap.gap_id)).incident_id
-        return identifier("inc", gap_id)
+    def _incident(self, gap_id: str, published: Gap | None) -> str:
+        """The incident goes on when a gap takes another's place; else it begins. No two standing gaps share one."""
+        if published is None:
+            replaced = [
+                gap
+                for old in self.stale
+                if old not in self.windows
+                and (gap := self.gaps.get(old)) is not None
+                and gap.state != "SUPERSEDED"
+                and self._successor(gap) == gap_id
+            ]
+            if replaced:
+                return min(replaced, key=lambda gap: (gap.opened_at_latest or 0, gap.gap_id)).incident_id
+            return identifier("inc", gap_id)
+        if published.state == "SUPERSEDED" and any(
+            gap.incident_id == published.incident_id and gap.state != "SUPERSEDED" for gap in self.gaps.values()
+        ):
+            # It is back, and the gap that took its place goes on with the incident.
+            return identifier("inc", gap_id, str(published.revision))
+        return published.incident_id
 
     # --- alerts -----------------------------------------------------------------------------------------------------
 
-    def _alerts_of(self, gap_id: str, produced_at: int) -> Iterator[Alert]:
-        """Publish the alerts that quote a gap which changed."""
-        gap, window = self.gaps[gap_id], self.windows.get(gap_id)
-        for off in window.offs if window else ():
-            yield from self._derived(self._disabled(off, gap), produced_at)
-        if window and window.closing:
+    def _alerts_of(self, before: Gap | None, gap: Gap, also: Assertion | None, produced_at: int) -> Iterator[Alert]:
+        """Publish the alerts that quote a gap which changed from `before`; that of `also` comes by itself."""
+        window = self.windows.get(gap.gap_id)
+        if window is not None and (before is None or _facts_of(before) != _facts_of(gap)):
+            for off in window.offs:
+                if off is not also:
+                    yield from self._derived(self._disabled(off, gap), produced_at)
+        if window is not None and window.closing is not None:
             yield from self._derived(self._restored(window.closing, gap), produced_at)
         else:
-            standing = self.alerts.get(self._alert_id("logging_restored", gap_id))
+            standing = self.alerts.get(self._alert_id("logging_restored", gap.gap_id))
             if standing is not None and standing.status != "WITHDRAWN":
-                yield self._record(replace(standing, status="WITHDRAWN"), standing.revision + 1, produced_at)
+                yield self._record(replace(standing, status="WITHDRAWN"), produced_at)
 
     def _alerts_of_assertion(self, assertion: Assertion, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that follow from one assertion, whether it moved a window or not."""
         if assertion.says_off:
-            for gap_id, window in self.windows.items():
-                if assertion in window.offs:
-                    yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
-        copies = sorted(
-            (each for each in self.assertions.values() if each.input_id == assertion.input_id),
-            key=lambda each: each.order,
-        )
-        if len(copies) > 1:
-            yield from self._derived(
-                self._alert(
-                    "conflicting_record",
-                    (assertion.input_id,),
-                    max(each.append_time for each in copies),
-                    occurred_at=copies[0].effective_at,
-                    actor=copies[0].actor,
-                    feed_id=copies[0].feed_id,
-                    evidence=tuple(f"{each.input_id} sha256:{each.digest}" for each in copies),
-                    summary=f"{self.name}: {len(copies)} settings events have the id {assertion.input_id} and "
-                    "different content; all of them count",
-                ),
-                produced_at,
+            gap_id = self._gap_id(self.timeline.window_of(assertion))
+            yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
+        input_id = assertion.input_id
+        copies = sorted(self.assertions[input_id].values(), key=lambda each: each.order)
+        contents = len({each.digest for each in copies})
+        if contents > 1:
+            conflict = self._conflict(
+                copies[0],
+                (input_id,),
+                max(each.append_time for each in copies),
+                tuple(f"{input_id} sha256:{each.digest}" for each in copies),
+                f"{contents} settings events have the id {input_id} and different content; all of them count",
             )
+            yield from self._derived(conflict, produced_at)
+        if self.recent.has_id(input_id):
+            conflict = self._conflict(
+                assertion,
+                (input_id, "activity"),
+                assertion.append_time,
+                (input_id,),
+                f"a settings event has the id {input_id}, and so has an activity of another type; both count",
+            )
+            yield from self._derived(conflict, produced_at)
+
+    def _conflict(
+        self, about: Assertion, identity: tuple[str, ...], detected_at: int, evidence: tuple[str, ...], sentence: str
+    ) -> Alert:
+        return self._alert(
+            "conflicting_record",
+            identity,
+            detected_at,
+            occurred_at=about.effective_at if about.exact else None,
+            actor=about.actor,
+            feed_id=about.feed_id,
+            evidence=evidence,
+            summary=f"{self.name}: {sentence}",
+        )
 
     def _disabled(self, off: Assertion, gap: Gap) -> Alert:
         flags = ((off.api, "the Compliance API"), (off.logging, "the recording of activities"))
@@ -495,9 +543,14 @@ class Ledger:
         gap: Gap | None = None,
         resolved: bool = False,
     ) -> Alert:
+        """Write an alert with the stamps of its latest revision, if it has one: unchanged, the two are equal."""
         row = KINDS[kind]
+        alert_id = self._alert_id(kind, *identity)
+        before = self.alerts.get(alert_id)
+        late = gap is not None and occurred_at is not None and detected_at - occurred_at > HISTORICAL_AFTER
         return Alert(
-            alert_id=self._alert_id(kind, *identity),
+            alert_id=alert_id,
+            revision=before.revision if before else 0,
             status="RESOLVED" if resolved else "FIRING",
             kind=kind,
             severity=row.severity,
@@ -507,8 +560,9 @@ class Ledger:
             feed_id=feed_id,
             occurred_at=occurred_at,
             detected_at=detected_at,
-            historical=(occurred_at is not None and detected_at - occurred_at > HISTORICAL_AFTER)
-            or (resolved and kind == "logging_disabled"),
+            produced_at=before.produced_at if before else 0,
+            # What was current when first computed stays so: it was paged for.
+            historical=before.historical if before else late,
             actor_type=actor.type,
             actor_id=actor.id,
             actor_email=actor.email,
@@ -523,17 +577,12 @@ class Ledger:
 
     def _derived(self, alert: Alert, produced_at: int) -> Iterator[Alert]:
         """Publish an alert if it is new or says something else than before."""
-        before = self.alerts.get(alert.alert_id)
-        if before is None:
-            yield self._record(alert, 1, produced_at)
-            return
-        # What was current when first computed stays so: it was paged for.
-        alert = replace(alert, historical=before.historical)
-        if replace(alert, revision=before.revision, produced_at=before.produced_at) != before:
-            yield self._record(alert, before.revision + 1, produced_at)
+        if alert != self.alerts.get(alert.alert_id):
+            yield self._record(alert, produced_at)
 
-    def _record(self, alert: Alert, revision: int, produced_at: int) -> Alert:
-        alert = replace(alert, revision=revision, produced_at=produced_at)
+    def _record(self, alert: Alert, produced_at: int) -> Alert:
+        """Number the revision of an alert, `alert.revision` being the one before it."""
+        alert = replace(alert, revision=alert.revision + 1, produced_at=produced_at)
         self.alerts[alert.alert_id] = alert
         self.touched.add(("l", alert.alert_id))
         return alert
@@ -543,38 +592,33 @@ class Ledger:
     def changes(self) -> Iterator[tuple[str, bytes]]:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands."""
         for kind, name in sorted(self.touched):
-            yield f"{kind}{name}", self._dump(kind, name)
+            yield f"{kind}{name}", json.dumps(self._shape(kind, name), separators=(",", ":")).encode()
         self.touched.clear()
         # Chunks that came and went between two calls are past keeping.
         for number in range(max(self.saved_chunk, self.recent.oldest), self.recent.number + 1):
             yield f"r{number % CHUNKS}", self.recent.dump(number)
         self.saved_chunk = self.recent.number
 
-    def _dump(self, kind: str, name: str) -> bytes:
-        shape: dict[str, Any]
+    def _shape(self, kind: str, name: str) -> dict[str, Any]:
         match kind:
             case "a":
                 input_id, _, content = name.rpartition(chr(0))
-                shape = asdict(self.assertions[input_id, content])
+                return asdict(self.assertions[input_id][content])
             case "g":
-                bracket = self.brackets[name]
-                texts = {
-                    field: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-                    for field, value in asdict(bracket).items()
-                }
-                shape = {"gap": as_dict(self.gaps[name]), "bracket": texts}
+                bracket = self.brackets.get(name)
+                return {"gap": as_dict(self.gaps[name]), "bracket": None if bracket is None else _texts(bracket)}
             case "l":
-                shape = as_dict(self.alerts[name])
+                return as_dict(self.alerts[name])
             case _:
-                shape = {"sequence": self.sequence, "previous_digest": self.previous_digest}
-        return json.dumps(shape, separators=(",", ":")).encode()
+                return {"sequence": self.sequence, "previous_digest": self.previous_digest}
 
     @classmethod
     def restore(cls, subject: str, records: Mapping[str, bytes]) -> "Ledger":
-        """Undo `changes`: `records` holds the latest value of each key."""
+        """Undo `changes`: `records` holds the latest value of each key. Raises ValueError for unknown keys."""
         ledger = cls(subject)
         ledger.recent = Recent.restore(value for key, value in records.items() if key[0] == "r")
         ledger.saved_chunk = ledger.recent.number
+        assertions = []
         for key, value in records.items():
             if key[0] == "r":
                 continue
@@ -582,15 +626,13 @@ class Ledger:
             match key[0]:
                 case "a":
                     assertion = Assertion(**{**shape, "actor": Actor(**shape["actor"])})
-                    ledger.assertions[assertion.key] = assertion
+                    assertions.append(assertion)
+                    ledger.assertions.setdefault(assertion.input_id, {})[assertion.key[1]] = assertion
                 case "g":
-                    entries: dict[str, Any] = {
-                        field: value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-                        for field, value in shape["bracket"].items()
-                    }
                     gap = gap_from_dict(shape["gap"])
                     ledger.gaps[gap.gap_id] = gap
-                    ledger.brackets[gap.gap_id] = Bracket(**entries)
+                    if shape["bracket"] is not None:
+                        ledger.brackets[gap.gap_id] = _bracket(shape["bracket"])
                 case "l":
                     alert = alert_from_dict(shape)
                     ledger.alerts[alert.alert_id] = alert
@@ -598,10 +640,47 @@ class Ledger:
                     ledger.sequence, ledger.previous_digest = shape["sequence"], shape["previous_digest"]
                 case other:
                     raise ValueError(f"a state record of kind {other!r} was written by a newer version")
-        windows = fold.fold(ledger.assertions.values())
-        ledger.windows = {ledger._gap_id(window): window for window in windows}
+        ledger.timeline = Timeline(assertions)
+        ledger.windows = {ledger._gap_id(window): window for window in ledger.timeline.windows}
+        for gap_id, window in ledger.windows.items():
+            published = ledger.gaps[gap_id]
+            # An activity may have changed the bracket after the last revision was published.
+            if ledger._render(gap_id, window, published) != published:
+                ledger.stale.add(gap_id)
         ledger._set_watermark()
         return ledger
+
+
+def _start(window: Window) -> int:
+    return window.opened_at_latest
+
+
+def _end(window: Window) -> int:
+    return sys.maxsize if window.closed_at is None else window.closed_at
+
+
+def _first_seen(assertion: Assertion) -> tuple[int, str]:
+    return assertion.append_time, assertion.feed_id or ""
+
+
+def _facts_of(gap: Gap) -> tuple[str | int | None, ...]:
+    """What the alert of an "off" says of its gap."""
+    return gap.state, gap.incident_id, gap.opened_at, gap.opened_at_latest, gap.closed_at
+
+
+def _texts(bracket: Bracket) -> dict[str, Any]:
+    return {
+        name: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+        for name, value in asdict(bracket).items()
+    }
+
+
+def _bracket(texts: Mapping[str, Any]) -> Bracket:
+    entries: dict[str, Any] = {
+        name: value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        for name, value in texts.items()
+    }
+    return Bracket(**entries)
 
 
 def _who(actor: Actor) -> str:

@@ -10,6 +10,7 @@ floor every answer is exact. Below it an entry may have been dropped: the answer
 
 import json
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from auditgap.core import times
@@ -21,6 +22,10 @@ CHUNKS: Final = 5
 """Chunks of the ring: 256 to 320 newest activities are known by id."""
 
 NONE: Final = b""
+"""Sorts before every entry."""
+
+ALL: Final = b"\xff"
+"""Sorts after every entry, and after every id: UTF-8 has no such byte."""
 
 
 def entry_of(created_at: int, identifier: str) -> bytes:
@@ -28,8 +33,18 @@ def entry_of(created_at: int, identifier: str) -> bytes:
     return (times.text_of(created_at) + identifier).encode("utf-8", "surrogatepass")
 
 
+def start_of(moment: int) -> bytes:
+    """Give what sorts before every entry of that microsecond, and after every earlier one."""
+    return times.text_of(moment).encode()
+
+
+def end_of(moment: int) -> bytes:
+    """Give what sorts after every entry of that microsecond, and before every later one."""
+    return start_of(moment) + ALL
+
+
 def time_of(entry: bytes) -> int:
-    """Read the time of an entry, in microseconds."""
+    """Read the time of an entry, in microseconds. Raises ValueError where it does not begin with one."""
     moment = times.parse(entry[: times.TEXT_LENGTH].decode())
     if moment is None:
         raise ValueError(f"{entry!r} does not begin with a time")
@@ -42,7 +57,10 @@ def id_of(entry: bytes) -> str:
 
 
 class Recent:
-    """The index of one subject. The fast path appends to `chunk`, the filling one, and calls `rotate` when full."""
+    """The index of one subject. The fast path appends to `chunk`, the filling one, and calls `rotate` when full.
+
+    No entry that was dropped sorts after `floor`; `number` counts the chunks that were begun before the filling one.
+    """
 
     __slots__ = ("chunk", "floor", "full", "number")
 
@@ -76,17 +94,14 @@ class Recent:
             self.floor = max(self.floor, *self.full.pop(0))
 
     def entries(self) -> list[bytes]:
-        """List all that is known, sorted, each once."""
-        known = set(self.chunk)
-        for chunk in self.full:
-            known.update(chunk)
-        if self.floor:
-            known.add(self.floor)
-        return sorted(known)
+        """List all that is known, sorted; the floor is an entry too, and a repeat may be there twice."""
+        return sorted(chain(*self.full, self.chunk, (self.floor,) if self.floor else ()))
 
-    def reaches(self, moment: int) -> bool:
-        """Whether nothing at or after this time was dropped but the floor itself."""
-        return not self.floor or moment >= time_of(self.floor)
+    def has_id(self, identifier: str) -> bool:
+        """Whether an activity of this id is in the index, at whatever time."""
+        wanted = identifier.encode("utf-8", "surrogatepass")
+        known = [*chain(*self.full, self.chunk)]
+        return wanted in b"\n".join(known) and any(entry[times.TEXT_LENGTH :] == wanted for entry in known)
 
     # --- persisting -------------------------------------------------------------------------------------------------
 

@@ -156,6 +156,9 @@ def alert_from_dict(shape: dict[str, Any]) -> Alert:
     return Alert(**known)
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def digest(shape: dict[str, Any]) -> str:
     """Digest a revision for the history chain: SHA-256 over canonical JSON of the fields that are not None.
 
@@ -163,7 +166,7 @@ def digest(shape: dict[str, Any]) -> str:
     microseconds.
     """
     known = {name: value for name, value in shape.items() if value is not None}
-    return hashlib.sha256(json.dumps(known, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(known).encode()).hexdigest()
 
 
 def identifier(prefix: str, *parts: str) -> str:

@@ -71,9 +71,15 @@ def run(files: Sequence[str], *, as_json: bool, history: bool, until: str | None
     if unread == len(files):
         click.echo("auditgap: no file could be read", err=True)
         return UsageError.exit_status
-    totals = (
-        f"{found.records:,} records · {found.duplicates:,} duplicates · {found.rejected:,} rejected · "
-        f"{found.organizations:,} organizations · {len(found.gaps):,} gaps · {len(found.alerts):,} alerts"
+    totals = " · ".join(
+        (
+            show.counted(found.records, "record"),
+            show.counted(found.duplicates, "duplicate"),
+            f"{found.rejected:,} rejected",
+            show.counted(found.organizations, "organization"),
+            show.counted(len(found.gaps), "gap"),
+            show.counted(len(found.alerts), "alert"),
+        )
     )
     if history:
         click.echo(totals, err=True)

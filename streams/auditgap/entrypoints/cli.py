@@ -15,8 +15,6 @@ import auditgap
 from auditgap.errors import AuditgapError, UsageError
 
 _INTERRUPTED: Final = 130
-_PIPE_CLOSED: Final = 141
-"""What a shell reports of a program that SIGPIPE ended; not 0: it did not say all it had to say."""
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True)
 
@@ -40,9 +38,9 @@ class _Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             status = _INTERRUPTED
         except BrokenPipeError:
-            # Python would complain once more when it closes stdout.
+            # Not 0: it did not say all it had to say. Python would complain once more when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = _PIPE_CLOSED
+            status = 1
         sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,13 +230,14 @@ class _Child:
 
 @contextmanager
 def _child(
-    name: str, arguments: list[str], settings: Settings, log: Path, *, piped: bool = False, **more: str
+    name: str, arguments: list[str], settings: Settings, log: Path, more: Mapping[str, str], *, piped: bool = False
 ) -> Iterator[_Child]:
     """Run one of our own commands. Its output goes to `log`; `piped`: its stdout goes to us."""
-    environment = os.environ | {"AUDITGAP_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers} | more
+    environment = os.environ | {"AUDITGAP_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers} | dict(more)
     with log.open("wb") as words:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-m", "auditgap", *arguments],
+            cwd=log.parent,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else words,
@@ -255,7 +256,7 @@ def _worker(settings: Settings, directory: Path) -> Iterator[_Child]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     own = {"AUDITGAP_WORKER__HTTP_PORT": str(port), "AUDITGAP_WORKER__INSTANCE_ID": "demo"}
-    with _child("worker", ["worker"], settings, directory / "worker.log", **own) as child:
+    with _child("worker", ["worker"], settings, directory / "worker.log", own) as child:
         child.ready_url = f"http://127.0.0.1:{port}/readyz"
         yield child
 
@@ -283,7 +284,7 @@ class _Seen:
 def _alerts(settings: Settings, directory: Path, screen: _Screen) -> Iterator[_Seen]:
     """Follow the alerts by our own command, and show each."""
     arguments = ["alerts", "--follow", "--json"]
-    with _child("subscriber", arguments, settings, directory / "alerts.log", piped=True) as child:
+    with _child("subscriber", arguments, settings, directory / "alerts.log", {}, piped=True) as child:
         seen = _Seen(child)
         if child.process.stdout is None:
             raise FailureError("the subscriber has no output")

@@ -60,7 +60,7 @@ class Counts:
 
 
 class Publisher:
-    """Publishes activities; `close` waits until all are delivered. Raises BrokerError at construction.
+    """Publishes activities; leaving the context waits for delivery. Raises BrokerError at construction.
 
     One delivery report in a thousand matters, so only failures are reported (`delivery.report.only.error`).
     """
@@ -68,6 +68,7 @@ class Publisher:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self.counts = Counts()
         self._tell = tell
+        self._told_down = False
         self._topic = settings.topics.activity
         self._servers = settings.kafka.bootstrap_servers
         config = kafka.client_config(settings.kafka)
@@ -87,6 +88,7 @@ class Publisher:
                 "delivery.timeout.ms": int(_DELIVERY_SECONDS * 1000),
                 "delivery.report.only.error": True,
                 "on_delivery": self._failed,
+                "error_cb": self._trouble,
             }
         )
 
@@ -104,7 +106,7 @@ class Publisher:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if kind is None:
-            self.close()
+            self.flush()
         else:
             self._producer.purge()
 
@@ -158,11 +160,6 @@ class Publisher:
         while self._producer.flush(1.0):
             pass
 
-    def close(self) -> None:
-        """Deliver what waits, and tell what was not delivered."""
-        self.flush()
-        self._producer.close()
-
     def _refuse(self, message: str, reason: str) -> None:
         self.counts.refused += 1
         self.counts.reasons[reason] += 1
@@ -177,6 +174,14 @@ class Publisher:
     def _failed(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._undelivered(f"not delivered: a record of {(message.key() or b'').decode()!r}: {kafka.explain(error)}")
+
+    def _trouble(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._told_down:  # noqa: SLF001 - a name of librdkafka
+            self._told_down = True
+            self._tell(
+                f"auditgap: Kafka at {self._servers} does not answer any more; what is not delivered within "
+                f"{_DELIVERY_SECONDS:.0f} s is given up"
+            )
 
     def _undelivered(self, text: str) -> None:
         self.counts.published -= 1

@@ -51,6 +51,11 @@ def moment(micros: int | None) -> str:
     return times.text_of(micros).replace("T", " ").removesuffix("Z").removesuffix(".000000") + " UTC"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a count of things."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def length(seconds: float) -> str:
     """Write a duration for a person, in its two largest units."""
     whole = int(seconds)
