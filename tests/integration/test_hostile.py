@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import pytest
 from confluent_kafka import Message
+from tests.support.feed import ENCODER, ORDINARY, Record, Wire, ago, record, settings, wire
+from tests.support.site import Site, headers, reason
+from tests.support.workers import Workers
 
 from auditgap.adapters.job import partition_of
 from auditgap.core import times
 from auditgap.core.inputs import ACCESS_TRANSPARENCY_TYPES, NOBODY, Activity
 from auditgap.core.records import Alert, Gap
-from tests.support.feed import ENCODER, ORDINARY, Record, Wire, ago, record, settings, wire
-from tests.support.site import Site, headers, reason
-from tests.support.workers import Workers
 
 PARTITIONS: Final = 4
 

@@ -7,13 +7,13 @@ closes that very window.
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewTopic
-
-from auditgap.adapters.job import partition_of
-from auditgap.core.records import Gap
 from tests.support.awaiting import until
 from tests.support.feed import Wire, ago, record, settings, wire
 from tests.support.site import WAIT, Site
 from tests.support.workers import Worker, Workers
+
+from auditgap.adapters.job import partition_of
+from auditgap.core.records import Gap
 
 ORGANIZATIONS = [f"org_{number}" for number in range(12)]
 """Enough for every partition, and for some to move where partitions are added."""

@@ -7,14 +7,14 @@ from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from tests.support.awaiting import until
+from tests.support.feed import Publisher, Wire
 
 from auditgap.adapters import avro, kafka
 from auditgap.adapters.cloudevents import Headers
 from auditgap.config import KafkaSettings, Settings, TopicSettings, WorkerSettings
 from auditgap.core.inputs import Rejection
 from auditgap.core.records import Alert, Gap
-from tests.support.awaiting import until
-from tests.support.feed import Publisher, Wire
 
 WAIT = 15.0
 """Seconds that one request to the broker may take."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
-
-from auditgap.config import Settings
 from tests.support.awaiting import PATIENCE, until
 from tests.support.site import Site
+
+from auditgap.config import Settings
 
 COMMAND: Final = ("-m", "auditgap", "worker")
 

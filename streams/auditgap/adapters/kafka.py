@@ -90,6 +90,8 @@ def translated(doing: str, bootstrap_servers: str) -> Iterator[None]:
     except KafkaException as exception:
         error = exception.args[0]
         raise BrokerError(f"Kafka at {bootstrap_servers}: {doing}: {explain(error)}") from None
+    except TimeoutError:  # of waiting for an answer, where librdkafka's own time limit is no shorter
+        raise BrokerError(f"Kafka at {bootstrap_servers}: {doing}: no broker answers in time") from None
 
 
 # --- topics -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Everything that leaves the worker: one transactional producer, fenced by the group's generation."""
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +15,11 @@ MAX_RECORD: Final = 4_194_304
 """Bytes: a dead letter is its record and the reason, so it may be larger than what the input topic takes."""
 
 _RETRIES: Final = 5
+
+_UNHEARD: Final = logging.getLogger(f"{__name__}.librdkafka")
+"""Where librdkafka tells what it also raises; by itself it would write that to stderr, whatever `log_level` says."""
+_UNHEARD.addHandler(logging.NullHandler())
+_UNHEARD.propagate = False
 
 _FENCED: Final = frozenset(
     {
@@ -52,6 +58,7 @@ class Outbox:
                 "message.max.bytes": MAX_RECORD,
                 "queue.buffering.max.messages": 500_000,
                 "queue.buffering.max.kbytes": 65_536,
+                "logger": _UNHEARD,
             }
         )
 
@@ -110,6 +117,11 @@ class Outbox:
 
     def _stop(self, doing: str, exception: KafkaException) -> WorkerStop:
         error = exception.args[0]
+        if error.code() == KafkaError._FATAL:
+            try:
+                self._producer.commit_transaction(0)  # what was fatal is what any next step says
+            except KafkaException as cause:
+                error = cause.args[0]
         if error.code() in _FENCED:
             return WorkerStop(
                 f"another worker has started under the instance id {self._instance_id!r}, or took these partitions "

@@ -66,7 +66,8 @@ class Ledger:
     """One subject's state. All times, given and returned, are microseconds.
 
     `watermark` is for the worker's fast path: an activity whose entry sorts above it changes no gap, and only has to
-    be added to `recent`. `stale` names the gaps that may have changed since they were published.
+    be added to `recent`. `stale` names the gaps that may have changed since they were published, `replaced` those among
+    them that lost their window, and the gap that holds their opening now.
 
     `assertions` is by input id, then by content; `windows` and `brackets` hold the windows that stand now, `gaps` and
     `alerts` the latest revision of all that was ever published. Persisting (`changes`, `restore`) is by small records
@@ -80,6 +81,7 @@ class Ledger:
         "gaps",
         "previous_digest",
         "recent",
+        "replaced",
         "saved_chunk",
         "sequence",
         "stale",
@@ -101,6 +103,7 @@ class Ledger:
         self.gaps: dict[str, Gap] = {}
         self.alerts: dict[str, Alert] = {}
         self.stale: set[str] = set()
+        self.replaced: dict[str, str] = {}
         self.sequence = 0
         self.previous_digest: str | None = None
         self.touched: set[tuple[str, str]] = set()
@@ -223,9 +226,11 @@ class Ledger:
             self.brackets |= {gap_id: self._look_around(window, entries, told) for gap_id, window in moved.items()}
         for gap_id in before.keys() - after.keys():
             del self.windows[gap_id], self.brackets[gap_id]
-            self.stale.add(gap_id)
+            opening = before[gap_id].opening
+            holding = self.timeline.window_of(self.assertions[opening.input_id][opening.key[1]])
+            self.replaced[gap_id] = self._gap_id(holding)
         self.windows |= after
-        self.stale |= changed.keys()
+        self.stale |= changed.keys() | self.replaced.keys()
 
     def _gap_id(self, window: Window) -> str:
         if not window.gap_id:
@@ -325,10 +330,8 @@ class Ledger:
             window, published = self.windows.get(gap_id), self.gaps.get(gap_id)
             if window is not None:
                 draft = self._render(gap_id, window, published)
-            elif published is not None:
-                draft = replace(published, state="SUPERSEDED", superseded_by=self._successor(published))
             else:
-                continue
+                draft = replace(self.gaps[gap_id], state="SUPERSEDED", superseded_by=self.replaced[gap_id])
             if draft != published:
                 drafts.append((published, draft))
         gaps = [(published, self._stamp(draft, produced_at)) for published, draft in drafts]
@@ -336,6 +339,7 @@ class Ledger:
         if also is not None:
             alerts += self._alerts_of_assertion(also, produced_at)
         self.stale.clear()
+        self.replaced.clear()
         self._set_watermark()
         return [*alerts, *(gap for _, gap in gaps)]
 
@@ -400,27 +404,10 @@ class Ledger:
             previous_digest=published.previous_digest if published else None,
         )
 
-    def _successor(self, gap: Gap) -> str | None:
-        """The gap that holds a replaced gap's opening, else the first that overlaps it, else none."""
-        opened = gap.opened_at_latest or 0
-        at = bisect_right(self.timeline.windows, opened, key=_end)
-        if at < len(self.timeline.windows):
-            window = self.timeline.windows[at]
-            if gap.closed_at is None or window.opened_at_latest < max(gap.closed_at, opened + 1):
-                return self._gap_id(window)
-        return None
-
     def _incident(self, gap_id: str, published: Gap | None) -> str:
         """The incident goes on when a gap takes another's place; else it begins. No two standing gaps share one."""
         if published is None:
-            replaced = [
-                gap
-                for old in self.stale
-                if old not in self.windows
-                and (gap := self.gaps.get(old)) is not None
-                and gap.state != "SUPERSEDED"
-                and self._successor(gap) == gap_id
-            ]
+            replaced = [self.gaps[old] for old, new in self.replaced.items() if new == gap_id]
             if replaced:
                 return min(replaced, key=lambda gap: (gap.opened_at_latest or 0, gap.gap_id)).incident_id
             return identifier("inc", gap_id)

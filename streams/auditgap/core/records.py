@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any, Final
 
 from auditgap.core import times
@@ -122,11 +123,12 @@ class Alert:
 Emission = Gap | Alert
 
 _FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in (Gap, Alert)}
+_VALUES: Final = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
 
 
 def as_dict(record: Emission) -> dict[str, Any]:
     """Give the record by field name, times in microseconds, severity by name: the shape of its Avro schema."""
-    shape = {name: getattr(record, name) for name in _FIELDS[type(record)]}
+    shape: dict[str, Any] = dict(zip(_FIELDS[type(record)], _VALUES[type(record)](record), strict=True))
     if isinstance(record, Alert):
         shape["severity"] = record.severity.name
         for name in ("evidence", "triage", "attack_ids"):

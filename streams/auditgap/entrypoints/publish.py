@@ -91,6 +91,7 @@ class Publisher:
                 "error_cb": self._trouble,
             }
         )
+        self._produce = self._producer.produce
 
     def _find_topic(self, config: dict[str, Any]) -> None:
         with kafka.translated(f"cannot publish to {self._topic}", self._servers):
@@ -145,10 +146,10 @@ class Publisher:
         value = self._encoder.activity(activity)
         key = key_of(activity.subject).encode()
         headers = cloudevents.of_activity(activity)
-        kept = {} if place is None else {"on_delivery": partial(self._failed_at, place)}
+        report = None if place is None else partial(self._failed_at, place)
         while True:
             try:
-                self._producer.produce(self._topic, value, key, headers=headers, **kept)  # type: ignore[arg-type]
+                self._produce(self._topic, value, key, headers=headers, on_delivery=report)  # type: ignore[arg-type]
             except BufferError:
                 self._producer.poll(0.1)
             else:
