@@ -8,7 +8,7 @@ import json
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -60,6 +60,14 @@ class Bracket:
     inside: int = 0
     inside_first: bytes | None = None
     inside_last: bytes | None = None
+
+
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+_ASSERTION_FIELDS: Final = tuple(field.name for field in fields(Assertion))
+_ACTOR_FIELDS: Final = tuple(field.name for field in fields(Actor))
+_BRACKET_FIELDS: Final = tuple(field.name for field in fields(Bracket))
+_OF_KIND: Final = ("triage", "attack_ids")
+"""Fields of an alert that its kind decides."""
 
 
 class Ledger:
@@ -579,7 +587,7 @@ class Ledger:
     def changes(self) -> Iterator[tuple[str, bytes]]:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands."""
         for kind, name in sorted(self.touched):
-            yield f"{kind}{name}", json.dumps(self._shape(kind, name), separators=(",", ":")).encode()
+            yield f"{kind}{name}", _compact(self._shape(kind, name)).encode()
         self.touched.clear()
         # Chunks that came and went between two calls are past keeping.
         for number in range(max(self.saved_chunk, self.recent.oldest), self.recent.number + 1):
@@ -590,18 +598,22 @@ class Ledger:
         match kind:
             case "a":
                 input_id, _, content = name.rpartition(chr(0))
-                return asdict(self.assertions[input_id][content])
+                assertion = self.assertions[input_id][content]
+                shape = {each: getattr(assertion, each) for each in _ASSERTION_FIELDS}
+                return {**shape, "actor": {each: getattr(assertion.actor, each) for each in _ACTOR_FIELDS}}
             case "g":
                 bracket = self.brackets.get(name)
                 return {"gap": as_dict(self.gaps[name]), "bracket": None if bracket is None else _texts(bracket)}
             case "l":
-                return as_dict(self.alerts[name])
+                # What the table of kinds says need not be said again in every organization's state.
+                shape = as_dict(self.alerts[name])
+                return {each: value for each, value in shape.items() if each not in _OF_KIND}
             case _:
                 return {"sequence": self.sequence, "previous_digest": self.previous_digest}
 
     @classmethod
     def restore(cls, subject: str, records: Mapping[str, bytes]) -> "Ledger":
-        """Undo `changes`: `records` holds the latest value of each key. Raises ValueError for unknown keys."""
+        """Undo `changes`: `records` holds the latest value of each key. Raises ValueError for an unknown one."""
         ledger = cls(subject)
         ledger.recent = Recent.restore(value for key, value in records.items() if key[0] == "r")
         ledger.saved_chunk = ledger.recent.number
@@ -621,7 +633,8 @@ class Ledger:
                     if shape["bracket"] is not None:
                         ledger.brackets[gap.gap_id] = _bracket(shape["bracket"])
                 case "l":
-                    alert = alert_from_dict(shape)
+                    row = KINDS[shape["kind"]]
+                    alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})
                     ledger.alerts[alert.alert_id] = alert
                 case "h":
                     ledger.sequence, ledger.previous_digest = shape["sequence"], shape["previous_digest"]
@@ -651,14 +664,15 @@ def _first_seen(assertion: Assertion) -> tuple[int, str]:
 
 
 def _facts_of(gap: Gap) -> tuple[str | int | None, ...]:
-    """What the alert of an "off" says of its gap."""
-    return gap.state, gap.incident_id, gap.opened_at, gap.opened_at_latest, gap.closed_at
+    """What the alert of an "off" says of its gap, and can change; the incident does only where the state does."""
+    return gap.state, gap.opened_at, gap.opened_at_latest, gap.closed_at
 
 
 def _texts(bracket: Bracket) -> dict[str, Any]:
     return {
         name: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-        for name, value in asdict(bracket).items()
+        for name in _BRACKET_FIELDS
+        for value in (getattr(bracket, name),)
     }
 
 
