@@ -260,36 +260,32 @@ def test_same_instance(site: Site, workers: Workers, busy: bool) -> None:
 
 # --- topics that refuse -----------------------------------------------------------------------------------------------
 
-REFUSALS = {
-    "too_large": {"max__message__bytes": "1"},
-    "too_few_replicas": {"min__insync__replicas": "2"},
-}
+REFUSING = {"max__message__bytes": "150"}
+"""Takes no record, but the mark that ends a transaction."""
+
+DEATHS = 5
+"""More often than a worker may die on one record before that is put aside: these did not die of a record."""
 
 
-@pytest.mark.parametrize(
-    ("topic", "refusal"),
-    [
-        ("activity.dlq", "too_large"),
-        ("alert", "too_large"),
-        ("alert", "too_few_replicas"),
-        ("gap", "too_large"),
-        ("gap.history", "too_large"),
-        ("state", "too_large"),
-        ("activity", "too_large"),
-    ],
-)
-def test_refusal(site: Site, workers: Workers, topic: str, refusal: str) -> None:
+@pytest.mark.parametrize("topic", ["activity", "activity.dlq", "alert", "gap", "gap.history", "state"])
+def test_refusal(site: Site, workers: Workers, topic: str) -> None:
     """A topic that refuses writes for a while costs nothing but time: nothing is lost, and nothing is there twice."""
     supervisor = Supervisor(workers, site, transaction_timeout_seconds=2)
-    supervisor.start(f"{site.group}-0").await_ready()
+    worker = supervisor.start(f"{site.group}-0").await_ready()
     site.produce([*one_window("org_before"), *hostile("org_before")])
     supervisor.finish()
     refused = site.activity.removesuffix("activity") + topic
-    site.configure(refused, **REFUSALS[refusal])
-    if topic != "activity":
+    if topic == "activity":
+        # Nobody can write there then: the records come before, and only the worker's own is refused.
+        worker.freeze()
         site.produce([*one_window("org_while"), *hostile("org_while")])
-    until(lambda: supervisor.tend() and len(supervisor.ended) >= 5, "the worker goes on all the same", 60)
-    site.configure(refused, **dict.fromkeys(REFUSALS[refusal]))
+        site.configure(refused, **REFUSING)
+        worker.thaw()
+    else:
+        site.configure(refused, **REFUSING)
+        site.produce([*one_window("org_while"), *hostile("org_while")])
+    until(lambda: supervisor.tend() and len(supervisor.ended) > DEATHS, "the worker goes on all the same", 60)
+    site.configure(refused, **dict.fromkeys(REFUSING))
     site.apply_topics()
     supervisor.finish()
     site.produce([*one_window("org_after"), *hostile("org_after")])
@@ -297,8 +293,8 @@ def test_refusal(site: Site, workers: Workers, topic: str, refusal: str) -> None
     assert supervisor.stop() == [0]
     assert_windows(site, ["org_before", "org_while", "org_after"])
     assert Counter(map(reason, site.dead_letters())) == Counter({"bad_magic": 3})
-    for worker in supervisor.ended:
-        assert_refuses(worker, 1, refused)
+    for ended in supervisor.ended:
+        assert_refuses(ended, 1, refused)
 
 
 def hostile(organization: str) -> list[Wire]:

@@ -281,10 +281,17 @@ class Worker(faust.Worker):
         """Say nothing on a signal: the shutdown is logged."""
 
 
+class App(faust.App):
+    """Faust's application, which leaves nothing on disk: state is in Kafka."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
 def build(settings: Settings, job: Job) -> faust.App:
     """Make the Faust application that runs a job. Starts nothing."""
     worker = settings.worker
-    app = faust.App(
+    app = App(
         worker.group,
         broker=[f"kafka://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings.kafka),

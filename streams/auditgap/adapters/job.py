@@ -16,11 +16,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from auditgap.adapters import avro, cloudevents, state, takeover
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
-from auditgap.adapters.kafka import (
-    TopicIdentity,
-    client_config,
-    explain,
-)
+from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain
 from auditgap.adapters.outbox import Outbox
 from auditgap.adapters.takeover import DEATHS, Part
 from auditgap.config import Settings
@@ -183,7 +179,7 @@ class Job:
             raise takeover.changed(f"the position in {topic} is no longer there ({error.str()})")
         if error.code() in _NO_TOPIC:
             raise takeover.changed(f"topic {topic} was deleted")
-        if not error.retriable() and error.code() not in _PASSING:
+        if not error.retriable() and error.code() not in AWAY:
             raise WorkerStop(f"cannot read {topic}: {explain(error)}")
         self.trouble = f"cannot read {topic}: {explain(error)}"
 
@@ -465,10 +461,6 @@ class Job:
 
 _LOST_POSITION: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _NO_TOPIC: Final = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
-# The broker is away: librdkafka goes on trying, and readiness tells.
-_PASSING: Final = frozenset(
-    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
-)
 
 
 def is_canonical(time: bytes) -> bool:

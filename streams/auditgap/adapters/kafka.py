@@ -76,6 +76,12 @@ _ADVICE: Final = {
 }
 
 
+AWAY: Final = frozenset(
+    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
+)
+"""The broker is away: librdkafka goes on trying by itself, though it does not call these retriable."""
+
+
 def explain(error: KafkaError) -> str:
     """Say in a clause what a Kafka error means, and what to do where that is known."""
     advice = _ADVICE.get(error.code())
@@ -262,7 +268,7 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
                         yield message
                     elif error.code() == KafkaError._PARTITION_EOF:
                         open_parts.discard(message.partition())
-                    elif not error.retriable():
+                    elif not error.retriable() and not (follow and error.code() in AWAY):
                         raise KafkaException(error)
         finally:
             consumer.close()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from auditgap.adapters.cloudevents import Headers
 from auditgap.adapters.kafka import PARTITIONER, client_config, explain
@@ -43,6 +43,7 @@ class Outbox:
         worker = settings.worker
         self._instance_id = instance_id
         self.open = False
+        self._refusal: str | None = None
         self._timeout = worker.transaction_timeout_seconds
         self._producer = Producer(
             {
@@ -59,6 +60,8 @@ class Outbox:
                 "queue.buffering.max.messages": 500_000,
                 "queue.buffering.max.kbytes": 65_536,
                 "logger": _UNHEARD,
+                "delivery.report.only.error": True,
+                "on_delivery": self._refused,
             }
         )
 
@@ -115,8 +118,13 @@ class Outbox:
             else:
                 return
 
+    def _refused(self, error: KafkaError, message: Message) -> None:
+        # The first one is the cause; what follows is thrown away because of it.
+        self._refusal = self._refusal or f"topic {message.topic()} does not take a record ({explain(error)})"
+
     def _stop(self, doing: str, exception: KafkaException) -> WorkerStop:
         error = exception.args[0]
+        self._producer.poll(0)
         if error.code() == KafkaError._FATAL:
             try:
                 self._producer.commit_transaction(0)  # what was fatal is what any next step says
@@ -128,4 +136,5 @@ class Outbox:
                 f"over while this one stood still ({error.name()}): it goes on there. Give each worker an instance id "
                 "of its own (AUDITGAP_WORKER__INSTANCE_ID)"
             )
-        return WorkerStop(f"{doing}: {explain(error)}; nothing of it was committed: start the worker again")
+        why = self._refusal or explain(error)
+        return WorkerStop(f"{doing}: {why}; nothing of it was committed: start the worker again")

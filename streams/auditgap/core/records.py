@@ -30,8 +30,9 @@ TIME_FIELDS: Final = frozenset(
 
 
 class Severity(IntEnum):
-    """How bad it is; ordered, so that `max` is the worst."""
+    """How bad it is; ordered, so that `max` is the worst. UNKNOWN is only read: a newer writer has further ones."""
 
+    UNKNOWN = 0
     INFORMATIONAL = 1
     LOW = 2
     MEDIUM = 3

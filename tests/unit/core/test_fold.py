@@ -158,6 +158,16 @@ def test_a_misdated_on_counts_for_nothing() -> None:
     assert (both.api, both.logging, both.exact) == (None, False, False)
 
 
+def test_an_assertion_in_the_place_of_another() -> None:
+    """An assertion that moves to another time changes the windows there and here, and those between stay right."""
+    fixed = (say("a", 1, **ON), say("b", 5, **ON), say("c", 10, **OFF), say("d", 12, **ON), say("e", 30, **ON))
+    late, early = misdated("m", 20, **OFF), misdated("m", 3, **OFF)
+    for old, new in ((late, early), (early, late)):
+        timeline = Timeline((*fixed, old))
+        timeline.put(new, instead_of=old)
+        assert timeline.windows == Timeline((*fixed, new)).windows
+
+
 def test_a_timeline_needs_what_it_replaces() -> None:
     """Replacing an assertion that is not there is an error."""
     with pytest.raises(ValueError, match="not in list"):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.core.making import Run, act, alerts, at, gaps, read, record, setting
 
-from auditgap.core.inputs import ACCESS_TRANSPARENCY_TYPES, Activity
+from auditgap.core.inputs import ACCESS_TRANSPARENCY_TYPES, Activity, Actor
 
 UNREADABLE = setting("bad", 0, logging="false")
 
@@ -70,6 +70,13 @@ def test_settings_before_the_skew_are_taken() -> None:
     run = Run()
     run.take(setting("off", 300, logging=False), append=0)
     assert (run.gap.opened_at, run.gap.first_evidence_at) == (at(300), at(0))
+
+
+def test_whom_it_blames() -> None:
+    """Who switched it off is read from the original record, not from the typed copy."""
+    run = Run()
+    run.take(replace(setting("off", 1, logging=False), actor=Actor("user_actor", "user_scapegoat")))
+    assert run.gap.opened_actor_id == "user_owner"
 
 
 def test_a_repeat() -> None:

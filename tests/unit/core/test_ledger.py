@@ -390,6 +390,15 @@ def test_late_activities_improve_the_bracket() -> None:
     assert run.settle() == []
 
 
+def test_an_activity_that_alerts_do_not_quote() -> None:
+    """A revision of a gap that changes nothing an alert says gives no revision of an alert."""
+    run = run_of(OFF, ON, act("b", 21))
+    run.take(act("in", 15))
+    (gap,) = run.settle()
+    assert isinstance(gap, Gap)
+    assert gap.activity_inside_count == 1
+
+
 def test_activities_of_many_windows() -> None:
     """An activity can be the last before one window and the first after another, and inside none."""
     run = run_of(OFF, ON, setting("off_2", 30, logging=False), setting("on_2", 40, logging=True))
@@ -447,6 +456,14 @@ def test_a_bracket_that_no_longer_holds() -> None:
     run.take(setting("sooner", 14, logging=True))
     assert bracket(run.gap) == (None, None, False)
     assert run.gap.activity_inside_last_id != "in"
+
+
+def test_a_bracket_that_is_outgrown() -> None:
+    """A gap whose close moves past the first activity after it, long after, has null there, not what was first."""
+    run = run_of(act("b", 7), OFF, ON, act("c", 21), setting("api", 30, api=True))
+    flood(run, 50, 1000, "act")
+    run.take(setting("late", 15, api=False))
+    assert (run.gap.closed_at, *bracket(run.gap)) == (at(30), "b", None, False)
 
 
 def test_the_floor_s_own_microsecond() -> None:
@@ -549,10 +566,13 @@ def test_a_closed_window_is_news(order: tuple[Activity, ...]) -> None:
 
 def test_what_was_news_stays_news() -> None:
     """What was current when first computed does not become history by a later revision, nor the other way round."""
-    run = run_of(OFF)
-    run.take(ON, append=90 * DAY)
-    assert disabled(run)["off"].historical is False
-    assert alerts(run.out, "logging_restored")[-1].historical is True
+    run = run_of(OFF, ON)
+    run.take(setting("sooner", 15, logging=True), append=90 * DAY)
+    restored = alerts(run.out, "logging_restored")
+    assert [(alert.evidence[1], alert.historical) for alert in restored] == [("on", False), ("sooner", False)]
+    old = run_of(OFF)
+    old.take(ON, append=90 * DAY)
+    assert [alert.historical for alert in alerts(old.out)] == [False, False, True]
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
