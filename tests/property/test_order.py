@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.core.making import SECOND, act, at, gaps, setting
 
 from auditgap.core import times
 from auditgap.core.fold import Assertion, Timeline, of_misdated_settings_event, of_settings_event
@@ -16,10 +17,9 @@ from auditgap.core.inputs import ACCESS_TRANSPARENCY_TYPES, SETTINGS_TYPE, Activ
 from auditgap.core.intake import take
 from auditgap.core.ledger import Ledger
 from auditgap.core.records import Alert, Emission, Gap, as_dict, digest
-from tests.unit.core.making import SECOND, act, at, gaps, setting
 
 EXAMPLES: Final = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 FREE: Final = frozenset({"incident_id", "revision", "produced_at", "history_sequence", "previous_digest"})

@@ -15,6 +15,7 @@ from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from auditgap.adapters import avro, cloudevents, state, takeover
+from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
 from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain
 from auditgap.adapters.outbox import Outbox
@@ -205,7 +206,7 @@ class Job:
     def _take(self, part: Part, messages: list[Message]) -> None:
         """The hot loop: some six microseconds a record, so every call in it was weighed (benchmarks/)."""
         known, touch, ordinary, prefix = part.known, part.touched.add, self._ordinary, self._prefix
-        layouts, sample, lengths = self._layouts, self._until_sample, avro.LENGTHS
+        layouts, sample, lengths = self._layouts, self._until_sample, LENGTHS
         # Times are compared as text; the broker's append times do not fall within a batch, so its first one serves.
         limit = times.text_of(_append_time(messages[0]) + ADMISSION_SKEW).encode()
         second = b""

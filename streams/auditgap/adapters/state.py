@@ -4,7 +4,8 @@ A compacted topic, co-partitioned with the input. Keys: `<length of subject>:<su
 records (core.ledger.Ledger.changes), `@input`, `@start` and `@attempt` for the partition's own:
 
 - `@input`: which topic the state and the position belong to (InputIdentity);
-- `@start`: the position the last worker started from, and how often in a row;
+- `@start`: the position the last worker started from, gone again where it left in order, and until where to go
+  carefully (takeover);
 - `@attempt`: the record the last worker died on, and how often.
 """
 

@@ -27,24 +27,29 @@ from auditgap.errors import InputChanged, WorkerStop
 DEATHS: Final = 2
 """How often a worker may die on one record before it is put aside."""
 
+CAREFUL: Final = 500_000
+"""For how many records each batch is committed by itself, after a worker died without getting on: more than are ever
+taken in between two commits. If the next worker dies as well, it dies in the batch that the position stands before."""
+
 CAUTION: Final = 1000
-"""How many records are taken one by one after workers died repeatedly without getting on."""
+"""Records of such a batch at the most; after it they are taken one by one, to find the one that kills."""
 
 
 @dataclass(slots=True)
 class Part:
     """One owned partition.
 
-    `known` holds the ledgers of subjects that belong here, by their bytes in `ce_subject`. `tries` counts the workers
-    in a row that started from this position and died; `attempt` says on which record the last one did. `handed` is the
-    offset after the last record that was fetched, `end` where the partition ended then.
+    `known` holds the ledgers of subjects that belong here, by their bytes in `ce_subject`. `attempt` says on which
+    record the last worker died, and how many did. Before `careful_until` each batch is committed by itself, before
+    `cautious_until` each record. `handed` is the offset after the last record that was fetched, `end` where the
+    partition ended then.
     """
 
     number: int
     position: int
     ledgers: dict[str, Ledger]
     attempt: dict[str, int]
-    tries: int = 1
+    careful_until: int = 0
     cautious_until: int = 0
     committed: int = -1
     known: dict[bytes, Ledger] = field(default_factory=dict)
@@ -134,12 +139,37 @@ def _part(
         raise changed(f"offset {offset} of partition {number} of {topic} is no longer there (it holds {low} to {high})")
     part = Part(number, offset, restored.ledgers, restored.attempt, committed=position.offset, handed=offset)
     part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.ledgers.items()}
-    start = restored.start
-    part.tries = start.get("tries", 0) + 1 if start.get("position") == offset else 1
-    part.cautious_until = start.get("cautious_until", 0)
-    if part.tries > DEATHS:
-        part.cautious_until = max(part.cautious_until, offset + CAUTION)
+    part.careful_until, part.cautious_until = _caution(restored.start, offset, high)
     return part
+
+
+def _caution(start: dict[str, int], offset: int, high: int) -> tuple[int, int]:
+    """Say until where to be careful and cautious, after how the worker before this one started and ended.
+
+    It died if its start has a position still (`left` takes it away): here, or on the way here from there.
+    """
+    careful, cautious = start.get("careful_until", 0), start.get("cautious_until", 0)
+    if "position" not in start or offset < cautious:
+        return careful, cautious
+    if offset < careful:
+        return careful, offset + CAUTION
+    if offset == start["position"] and offset < high:
+        return offset + CAREFUL, 0
+    return 0, 0
+
+
+def started(part: Part) -> bytes:
+    """Write that a worker starts here."""
+    return state.dumps({"position": part.position, **_marks(part)})
+
+
+def left(part: Part) -> bytes:
+    """Write that a worker that started here did not die of a record."""
+    return state.dumps(_marks(part))
+
+
+def _marks(part: Part) -> dict[str, int]:
+    return {"careful_until": part.careful_until, "cautious_until": part.cautious_until}
 
 
 def _difference(topic: str, before: TopicIdentity, now: TopicIdentity) -> str:

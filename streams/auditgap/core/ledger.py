@@ -359,7 +359,7 @@ class Ledger:
         shape["produced_at"] = produced_at
         shape["history_sequence"] = self.sequence
         shape["previous_digest"] = self.previous_digest
-        gap = gap_from_dict(shape)
+        gap = Gap(**shape)
         self.previous_digest = digest(shape)
         self.gaps[gap.gap_id] = gap
         self.touched.update((("g", gap.gap_id), ("h", "")))

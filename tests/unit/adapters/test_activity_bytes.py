@@ -1,4 +1,4 @@
-"""`Encoder.activity` writes Avro by hand, for speed: fastavro says what is right."""
+"""`Encoder.activity` is written by `avro_flat`, for speed: fastavro says what is right."""
 
 import io
 from dataclasses import asdict
