@@ -98,9 +98,10 @@ class _Organization:
     def ordinary(self, identifier: str) -> None:
         if self.open:
             self.windows[-1]["activity_inside_count"] += 1
-        elif self.windows and self.windows[-1]["first_activity_id"] is None:
-            self.windows[-1]["first_activity_id"] = identifier
-        self.last = self.last if self.open else identifier
+        for window in self.windows:
+            if window["closed_by_id"] is not None and window["first_activity_id"] is None:
+                window["first_activity_id"] = identifier
+        self.last = identifier
 
     def switched(self, identifier: str, api: bool | None, logging: bool | None) -> None:
         self.api = self.api if api is None else api

@@ -19,7 +19,7 @@ from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
 from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain
 from auditgap.adapters.outbox import Outbox
-from auditgap.adapters.takeover import DEATHS, Part
+from auditgap.adapters.takeover import CAUTION, DEATHS, Part
 from auditgap.config import Settings
 from auditgap.core import intake, times
 from auditgap.core.inputs import (
@@ -121,8 +121,7 @@ class Job:
         self.check_input()
         parts = takeover.take_over(self._settings, self._reader, self._identity, numbers)
         for part in parts:
-            start = {"position": part.position, "tries": part.tries, "cautious_until": part.cautious_until}
-            self._save(part, state.START_KEY, state.dumps(start))
+            self._save(part, state.START_KEY, takeover.started(part))
             self._save(part, state.INPUT_KEY, state.input_value(self._identity, topic))
         if parts:
             # With the very first position, so that state and position are never found one without the other.
@@ -135,7 +134,7 @@ class Job:
     def release(self) -> None:
         """Commit what was done and give all partitions back: this worker did not die. Raises WorkerStop."""
         for part in self.parts.values():
-            self._save(part, state.START_KEY, state.dumps({"cautious_until": part.cautious_until}))
+            self._save(part, state.START_KEY, takeover.left(part))
         self.commit()
         self._reader.unassign()
         self.parts = {}
@@ -152,22 +151,27 @@ class Job:
     def poll(self) -> dict[int, list[Message]]:
         """Give what librdkafka has fetched, by partition; empty if nothing. Does not wait."""
         batches: dict[int, list[Message]] = {}
-        cautious = any(part.position < part.cautious_until for part in self.parts.values())
-        for message in self._reader.consume(1 if cautious else self.batch_records, 0):
+        most = self.batch_records
+        for part in list(self.parts.values()):
+            if part.position < part.cautious_until:
+                most = 1
+            elif part.position < part.careful_until:
+                most = min(most, CAUTION)
+        for message in self._reader.consume(most, 0):
             error, number = message.error(), message.partition() or 0
             if error is not None:
                 if error.code() != KafkaError._PARTITION_EOF:
                     self._note(error)
-                elif part := self.parts.get(number):
-                    part.end = message.offset() or 0
+                elif owned := self.parts.get(number):
+                    owned.end = message.offset() or 0
             elif number in batches:
                 batches[number].append(message)
             else:
                 batches[number] = [message]
         for number, messages in batches.items():
             # None where the partitions are given back at this moment, on another thread.
-            if part := self.parts.get(number):
-                part.handed = (messages[-1].offset() or 0) + 1
+            if owned := self.parts.get(number):
+                owned.handed = (messages[-1].offset() or 0) + 1
             self.trouble = None
         return batches
 
@@ -187,14 +191,16 @@ class Job:
     def take_batch(self, part: Part, messages: list[Message]) -> None:
         """Take in consecutive records of one partition. Raises WorkerStop; the position then stays where it was."""
         first, last = messages[0].offset() or 0, messages[-1].offset() or 0
-        suspect = part.attempt.get("offset", -1)
+        suspect = part.attempt["offset"] if part.attempt.get("tries", 0) >= DEATHS else -1
         if first < part.cautious_until:
             for message in messages:
                 self._take_cautiously(part, message)
-        elif first <= suspect <= last and part.attempt["tries"] >= DEATHS:
+        elif first <= suspect <= last:
             for message in messages:
                 if message.offset() == suspect:
                     self._quarantine(part, message)
+                    part.position = suspect + 1
+                    self.commit()  # or another record that kills would make this one forgotten
                 else:
                     self._take(part, [message])
         else:
@@ -202,6 +208,8 @@ class Job:
         if part.oldest_uncommitted is None:
             part.oldest_uncommitted = self._clock()
         part.position = last + 1
+        if first < part.careful_until:
+            self.commit()
 
     def _take(self, part: Part, messages: list[Message]) -> None:
         """The hot loop: some six microseconds a record, so every call in it was weighed (benchmarks/)."""
@@ -264,6 +272,7 @@ class Job:
                                 sample = self._settings.worker.sample_every
                 self._take_decoded(part, message)
         except WorkerStop:
+            self._absolve()
             raise
         except Exception as error:
             raise self._died_on(part, message, error) from error
@@ -357,15 +366,26 @@ class Job:
 
     def _died_on(self, part: Part, message: Message, error: Exception) -> WorkerStop:
         """Write down, in a transaction of its own, which record this worker dies on."""
-        offset = message.offset()
+        offset = message.offset() or 0
         tries = part.attempt["tries"] + 1 if part.attempt.get("offset") == offset else 1
-        self._outbox.abort()
-        self._save(part, state.ATTEMPT_KEY, state.dumps({"offset": offset, "tries": tries}))
-        self._outbox.commit([], self.membership())
+        part.attempt = {"offset": offset, "tries": tries}
+        self._leave_word()
         return WorkerStop(
             f"an unexpected error at record {_place(message)}: {type(error).__name__}: {error}; nothing after the last "
             f"commit is kept. Start the worker again: a record that kills {DEATHS} times is put aside"
         )
+
+    def _absolve(self) -> None:
+        """Write down that this worker stops for no record's sake, if the cluster takes even that."""
+        with suppress(WorkerStop):
+            self._leave_word()
+
+    def _leave_word(self) -> None:
+        self._outbox.abort()
+        for part in self.parts.values():
+            self._save(part, state.START_KEY, takeover.left(part))
+            self._save(part, state.ATTEMPT_KEY, state.dumps(part.attempt))
+        self._outbox.commit([], self.membership())
 
     # --- records out --------------------------------------------------------------------------------------------------
 
@@ -416,6 +436,13 @@ class Job:
 
     def commit(self) -> None:
         """Commit outputs, changed state and positions together, or nothing. Raises WorkerStop."""
+        try:
+            self._commit()
+        except WorkerStop:
+            self._absolve()
+            raise
+
+    def _commit(self) -> None:
         now = self._clock()
         for part in self.parts.values():
             for ledger in list(part.touched):

@@ -32,6 +32,8 @@ _FENCED: Final = frozenset(
     }
 )
 
+_THROWN_AWAY: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
+
 
 class Outbox:
     """Records are produced into an open transaction; `commit` ends it together with the input's offsets.
@@ -119,8 +121,9 @@ class Outbox:
                 return
 
     def _refused(self, error: KafkaError, message: Message) -> None:
-        # The first one is the cause; what follows is thrown away because of it.
-        self._refusal = self._refusal or f"topic {message.topic()} does not take a record ({explain(error)})"
+        # The first one is the cause; what is thrown away is so because of it.
+        if error.code() not in _THROWN_AWAY:
+            self._refusal = self._refusal or f"topic {message.topic()} does not take a record ({explain(error)})"
 
     def _stop(self, doing: str, exception: KafkaException) -> WorkerStop:
         error = exception.args[0]

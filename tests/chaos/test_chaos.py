@@ -1,0 +1,151 @@
+"""Workers that are killed, stopped, replaced and joined while a feed goes on: nothing lost, nothing twice.
+
+`make chaos` repeats each scenario AUDITGAP_TEST_CHAOS_ROUNDS times, with ten kills in a row; the suite does it once,
+with fewer. Every round has its own seed, printed with the failure.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from tests.support.awaiting import until
+from tests.support.feed import Feed, Live, Window
+from tests.support.site import Site
+from tests.support.workers import Supervisor, Worker, Workers
+
+from auditgap.core.records import Gap, as_dict, digest
+
+pytestmark = pytest.mark.chaos
+
+ROUNDS = int(os.environ.get("AUDITGAP_TEST_CHAOS_ROUNDS", "0"))
+KILLS = 10 if ROUNDS else 3
+SEEDS = [random.SystemRandom().randrange(10**6) for _ in range(ROUNDS)] or [11]
+PER_SECOND = 1500
+
+
+def assert_once(revisions: Iterable[tuple[str, int]]) -> None:
+    """Of everything published, revisions 1, 2, 3 … are there, each once."""
+    seen = Counter(revisions)
+    top: Counter[str] = Counter()
+    for name, revision in seen:
+        top[name] = max(top[name], revision)
+    assert seen == Counter((name, number) for name, last in top.items() for number in range(1, last + 1))
+
+
+def assert_whole(site: Site, feed: Feed) -> None:
+    """What a reader of committed records sees is what the feed says, each revision once, and the chain is whole."""
+    alerts, history, gaps = site.alerts(), site.history(), site.gaps()
+    assert_once((each.alert_id, each.revision) for each in alerts)
+    assert_once((each.gap_id, each.revision) for each in history)
+    found = sorted(Window(**{name: getattr(gap, name) for name in Window._fields}) for gap in gaps.values())
+    assert found == feed.windows
+    disabled = Counter(each.evidence[0] for each in alerts if each.kind == "logging_disabled" and each.revision == 1)
+    assert disabled == Counter(feed.disabled)
+    restored = {each.evidence[:2] for each in alerts if each.kind == "logging_restored" and each.revision == 1}
+    assert restored == feed.restored
+    assert {each.kind for each in alerts} == {"logging_disabled", "logging_restored"}
+    latest: dict[str, Gap] = {}
+    chains: dict[str | None, list[Gap]] = {}
+    for gap in history:
+        latest[gap.gap_id] = max(gap, latest.get(gap.gap_id, gap), key=lambda each: each.revision)
+        chains.setdefault(gap.organization_id, []).append(gap)
+    assert latest == gaps
+    for chain in chains.values():
+        chain.sort(key=lambda each: each.history_sequence)
+        assert [each.history_sequence for each in chain] == list(range(1, len(chain) + 1))
+        assert [each.previous_digest for each in chain] == [None, *(digest(as_dict(each)) for each in chain[:-1])]
+    assert not site.dead_letters()
+
+
+def await_partitions(supervisor: Supervisor, *counts: int) -> None:
+    """Wait until the workers own this many partitions each, in the order of their start."""
+
+    def owned() -> list[int]:
+        supervisor.tend()
+        return [len(worker.owned or []) for worker in supervisor.running.values()]
+
+    until(lambda: sorted(owned()) == sorted(counts), lambda: f"they own {owned()}, not {counts}\n{said(supervisor)}")
+
+
+def said(supervisor: Supervisor) -> str:
+    """Give what all workers said, for a failure's message."""
+    return "\n".join(f"--- {each.name}\n{each.text}" for each in (*supervisor.ended, *supervisor.running.values()))
+
+
+def assert_reasons(ended: list[Worker]) -> None:
+    """Those that ended by themselves did so with one line, because others had taken over."""
+    for worker in ended:
+        if worker.process.returncode >= 0:
+            assert worker.process.returncode == 1, worker.text
+            assert len(worker.messages) == 1, worker.text
+            assert "Traceback" not in worker.text
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed(site: Site, workers: Workers, seed: int) -> None:
+    """A worker that is killed again and again at random moments loses nothing and says nothing twice."""
+    chance, feed = random.Random(seed), Feed(seed)
+    supervisor = Supervisor(workers, site)
+    worker = supervisor.start("w0")
+    behind = 0
+    with Live(site.kafka, site.activity, feed, PER_SECOND):
+        for _ in range(KILLS):
+            worker = supervisor.running["w0"]
+            if chance.random() < 0.7:
+                # In the midst of work, or else while it starts.
+                until(lambda: worker.owned, worker.text)  # noqa: B023 - used at once
+            time.sleep(chance.uniform(0, 1.2))
+            behind += site.lag() > 0
+            worker.kill()
+            supervisor.tend()
+    supervisor.finish()
+    assert behind > 0, "no kill came before the end of the feed"
+    assert supervisor.stop() == [0]
+    assert_whole(site, feed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stopped(site: Site, workers: Workers, seed: int) -> None:
+    """A worker that stands still past its session is replaced, and does no harm when it goes on."""
+    feed = Feed(seed)
+    supervisor = Supervisor(workers, site)
+    for name in ("w0", "w1"):
+        supervisor.start(name)
+    with Live(site.kafka, site.activity, feed, PER_SECOND):
+        await_partitions(supervisor, 2, 2)
+        for name, other in (("w0", "w1"), ("w1", "w0")):
+            frozen = supervisor.running[name]
+            frozen.freeze()
+            until(lambda: supervisor.running[other].owned == [0, 1, 2, 3], lambda: said(supervisor))  # noqa: B023
+            time.sleep(0.5)  # let it get ahead of the one that stands still
+            frozen.thaw()
+            await_partitions(supervisor, 2, 2)
+    supervisor.finish()
+    assert_reasons(supervisor.ended)
+    assert supervisor.stop() == [0, 0]
+    assert_whole(site, feed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_joined_and_left(site: Site, workers: Workers, seed: int) -> None:
+    """A third worker that joins, leaves in order, joins again and is killed changes nothing of what is published."""
+    feed = Feed(seed)
+    supervisor = Supervisor(workers, site)
+    for name in ("w0", "w1"):
+        supervisor.start(name)
+    with Live(site.kafka, site.activity, feed, PER_SECOND):
+        await_partitions(supervisor, 2, 2)
+        for leave in (Worker.stop, Worker.kill):
+            third = supervisor.start("w2")
+            await_partitions(supervisor, 2, 1, 1)
+            time.sleep(0.3)
+            del supervisor.running["w2"]
+            leave(third)
+            await_partitions(supervisor, 2, 2)
+    supervisor.finish()
+    assert not [each for each in supervisor.ended if each.name != "w2"]
+    assert supervisor.stop() == [0, 0]
+    assert_whole(site, feed)
