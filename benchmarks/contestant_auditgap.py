@@ -2,9 +2,9 @@
 
 import sys
 
-import stopwatch
 from confluent_kafka import Message
 
+import stopwatch
 from auditgap import config
 from auditgap.adapters.job import Job
 from auditgap.entrypoints import worker

@@ -90,7 +90,7 @@ class Stopwatch:
             commits=self._commits,
             head_start=self._first - self._began[0],
         )
-        print(json.dumps(asdict(timing)), flush=True)
+        print("\n" + json.dumps(asdict(timing)), flush=True)  # whatever a library left on the line before
 
 
 def peak_mb() -> float:

@@ -91,7 +91,7 @@ class Expectation:
         self._flags: dict[str, list[bool | None]] = {}
         self._open: dict[str, Window] = {}
         self._no_first_yet: dict[str, list[Window]] = {}
-        self._last: dict[str, str] = {}
+        self.last: dict[str, str] = {}
 
     @property
     def alerts(self) -> int:
@@ -103,7 +103,7 @@ class Expectation:
         self.records += 1
         organization = record.organization
         if record.flags is None:
-            self._last[organization] = record.id
+            self.last[organization] = record.id
             for window in self._no_first_yet.pop(organization, ()):
                 window.first_after = record.id
             return
@@ -114,7 +114,7 @@ class Expectation:
                 flags[which] = value
         window_now = self._open.get(organization)
         if window_now is None and False in flags:
-            window_now = Window(organization, record.id, self._last.get(organization))
+            window_now = Window(organization, record.id, self.last.get(organization))
             self._open[organization] = window_now
             self.windows.append(window_now)
         if window_now is not None and False in record.flags:

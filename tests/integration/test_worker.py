@@ -5,46 +5,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 
 import pytest
 from confluent_kafka.admin import NewTopic
 from tests.support.awaiting import until
 from tests.support.feed import Wire, ago, record, settings, wire
-from tests.support.site import WAIT, Site, reason
-from tests.support.workers import Supervisor, Worker, Workers, environment, launcher
+from tests.support.site import WAIT, Site
+from tests.support.windows import assert_windows, one_window
+from tests.support.workers import Workers, environment, launcher
 
-from auditgap.adapters.job import partition_of
 from auditgap.config import KafkaSettings
-
-
-def one_window(organization: str, moment: float = 600) -> list[Wire]:
-    """A whole window, so many seconds ago."""
-    return [
-        wire(record(f"{organization}/last", organization, ago(moment))),
-        wire(settings(f"{organization}/off", organization, ago(moment - 10), logging=False)),
-        wire(record(f"{organization}/inside", organization, ago(moment - 20))),
-        wire(settings(f"{organization}/on", organization, ago(moment - 30), logging=True)),
-        wire(record(f"{organization}/first", organization, ago(moment - 40))),
-    ]
-
-
-def assert_windows(site: Site, organizations: list[str]) -> None:
-    """Each organization has its one window, and each revision of an alert or gap is there once."""
-    gaps = {gap.organization_id: gap for gap in site.gaps().values()}
-    assert sorted(filter(None, gaps)) == sorted(organizations)
-    for name, gap in gaps.items():
-        bracket = (gap.last_activity_id, gap.opened_by_id, gap.closed_by_id, gap.first_activity_id)
-        assert bracket == tuple(f"{name}/{part}" for part in ("last", "off", "on", "first"))
-        assert gap.activity_inside_count == 1
-    for ids in (
-        [(each.alert_id, each.revision) for each in site.alerts()],
-        [(each.gap_id, each.revision) for each in site.history()],
-    ):
-        last = {name: max(revision for other, revision in ids if other == name) for name, _ in ids}
-        assert Counter(ids) == Counter((name, number) for name, top in last.items() for number in range(1, top + 1))
-    kinds = Counter((each.organization_id, each.kind) for each in site.alerts() if each.revision == 1)
-    assert kinds == Counter((name, kind) for name in organizations for kind in ("logging_disabled", "logging_restored"))
 
 
 def free_port() -> int:
@@ -62,8 +32,8 @@ def test_life(site: Site, workers: Workers) -> None:
     port = free_port()
     # A commit is not due for an hour: what is committed at the end, the end committed.
     worker = workers.start(site, http_port=port, commit_interval_seconds=3600)
-    status, why = until(lambda: worker.get("/readyz")[0] and worker.get("/readyz"), "nobody answers")
-    assert (status, why) in {(503, f"{phase}\n") for phase in ("starting", "joining the group", "restoring state")}
+    until(lambda: worker.get("/livez")[0], "nobody answers")
+    assert worker.get("/readyz") in {(503, f"{why}\n") for why in ("starting", "joining the group", "restoring state")}
     assert worker.get("/livez") == (200, "ok\n")
     worker.await_ready()
     assert worker.get("/readyz") == (200, "ok\n")
@@ -175,15 +145,6 @@ def test_sample(site: Site, workers: Workers) -> None:
 # --- what is wrong with its surroundings ------------------------------------------------------------------------------
 
 
-def assert_refuses(worker: Worker, status: int, *words: str) -> None:
-    """The worker ended with this status and one line; all else that it said is no more than that it was at work."""
-    assert worker.await_end() == status
-    (line,) = worker.messages
-    for word in words:
-        assert word in line
-    assert [each for each in worker.text.splitlines() if " INFO auditgap.worker: " not in each] == [line]
-
-
 def test_no_broker(site: Site, workers: Workers) -> None:
     """Where no broker answers the line says so, and where it looked."""
     nowhere = f"127.0.0.1:{free_port()}"
@@ -193,7 +154,7 @@ def test_no_broker(site: Site, workers: Workers) -> None:
     )
     worker = workers.start(site)
     site.settings = kept
-    assert_refuses(worker, 1, nowhere, "no broker answers")
+    worker.assert_refuses(1, nowhere, "no broker answers")
 
 
 def test_wrong_settings(site: Site) -> None:
@@ -213,13 +174,13 @@ def test_missing_topic(site: Site, workers: Workers, which: str) -> None:
     """A missing topic is named, and how to make it."""
     name = getattr(site.settings.topics, which)
     site.delete_topic(name)
-    assert_refuses(workers.start(site), 1, f"has no topic {name}: run `auditgap topics apply`")
+    workers.start(site).assert_refuses(1, f"has no topic {name}: run `auditgap topics apply`")
 
 
 def test_producers_clock(site: Site, workers: Workers) -> None:
     """An input whose times are the producers' is refused: admission rests on the broker's clock."""
     site.configure(site.activity, message__timestamp__type="CreateTime")
-    assert_refuses(workers.start(site), 1, site.activity, "LogAppendTime", "auditgap topics apply")
+    workers.start(site).assert_refuses(1, site.activity, "LogAppendTime", "auditgap topics apply")
 
 
 def test_other_partitions(site: Site, workers: Workers) -> None:
@@ -227,14 +188,14 @@ def test_other_partitions(site: Site, workers: Workers) -> None:
     name = site.settings.topics.alert
     site.delete_topic(name)
     site.admin.create_topics([NewTopic(name, 3, 1)])[name].result(WAIT)
-    assert_refuses(workers.start(site), 1, f"topic {name} has 3 partitions, {site.activity} has 4")
+    workers.start(site).assert_refuses(1, f"topic {name} has 3 partitions, {site.activity} has 4")
 
 
 def test_port_taken(site: Site, workers: Workers) -> None:
     """A second worker on one health port ends with 2, says so, and the first one does not notice."""
     first = workers.start(site, http_port=free_port()).await_ready()
     second = workers.start(site, f"{site.group}-1", http_port=first.port)
-    assert_refuses(second, 2, str(first.port), "AUDITGAP_WORKER__HTTP_PORT")
+    second.assert_refuses(2, str(first.port), "AUDITGAP_WORKER__HTTP_PORT")
     site.produce(one_window("org_a"))
     workers.finish(site, first)
 
@@ -251,56 +212,8 @@ def test_same_instance(site: Site, workers: Workers, busy: bool) -> None:
     while busy and older.process.poll() is None:
         organizations.append(f"org_{len(organizations)}")
         site.produce(one_window(organizations[-1]))
-    assert_refuses(older, 1, f"another worker has started under the instance id '{site.group}-0'")
+    older.assert_refuses(1, f"another worker has started under the instance id '{site.group}-0'")
     younger.await_ready()
     site.produce(one_window("org_z"))
     workers.finish(site, younger)
     assert_windows(site, [*organizations, "org_z"])
-
-
-# --- topics that refuse -----------------------------------------------------------------------------------------------
-
-REFUSING = {"max__message__bytes": "150"}
-"""Takes no record, but the mark that ends a transaction."""
-
-DEATHS = 5
-"""More often than a worker may die on one record before that is put aside: these did not die of a record."""
-
-
-@pytest.mark.parametrize("topic", ["activity", "activity.dlq", "alert", "gap", "gap.history", "state"])
-def test_refusal(site: Site, workers: Workers, topic: str) -> None:
-    """A topic that refuses writes for a while costs nothing but time: nothing is lost, and nothing is there twice."""
-    supervisor = Supervisor(workers, site, transaction_timeout_seconds=2)
-    worker = supervisor.start(f"{site.group}-0").await_ready()
-    site.produce([*one_window("org_before"), *hostile("org_before")])
-    supervisor.finish()
-    refused = site.activity.removesuffix("activity") + topic
-    if topic == "activity":
-        # Nobody can write there then: the records come before, and only the worker's own is refused.
-        worker.freeze()
-        site.produce([*one_window("org_while"), *hostile("org_while")])
-        site.configure(refused, **REFUSING)
-        worker.thaw()
-    else:
-        site.configure(refused, **REFUSING)
-        site.produce([*one_window("org_while"), *hostile("org_while")])
-    until(lambda: supervisor.tend() and len(supervisor.ended) > DEATHS, "the worker goes on all the same", 60)
-    site.configure(refused, **dict.fromkeys(REFUSING))
-    site.apply_topics()
-    supervisor.finish()
-    site.produce([*one_window("org_after"), *hostile("org_after")])
-    supervisor.finish()
-    assert supervisor.stop() == [0]
-    assert_windows(site, ["org_before", "org_while", "org_after"])
-    assert Counter(map(reason, site.dead_letters())) == Counter({"bad_magic": 3})
-    for ended in supervisor.ended:
-        assert_refuses(ended, 1, refused)
-
-
-def hostile(organization: str) -> list[Wire]:
-    """A dead letter, and a record to be forwarded."""
-    stray = wire(record(f"{organization}/stray", organization, ago(900)))
-    return [
-        wire(record(f"{organization}/dead", organization, ago(900)))._replace(value=b"\x01"),
-        stray._replace(partition=(partition_of(organization, 4) + 1) % 4),
-    ]

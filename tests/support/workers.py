@@ -111,6 +111,22 @@ class Worker:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"worker {self.name} still runs after {seconds:g} s:\n{self.text}") from None
 
+    def assert_refuses(self, status: int, *words: str) -> None:
+        """See that it ended with this status and one line; all else that it said is that it was at work."""
+        assert self.await_end() == status
+        (line,) = self.messages
+        for word in words:
+            assert word in line
+        assert [each for each in self.text.splitlines() if " INFO auditgap.worker: " not in each] == [line]
+
+    def runs_for(self, seconds: float) -> bool:
+        """Whether it still runs after so many seconds."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
     def stop(self) -> int:
         """End it in order (SIGTERM); gives its exit status."""
         self.process.terminate()

@@ -246,8 +246,12 @@ class ActivityConsumer(driver.Consumer):
     # --- what Faust would do about offsets, and must not --------------------------------------------------------------
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
-        """Commit the job's transaction in place of Faust's acks."""
-        await self.commit_job()
+        """Commit the job's transaction in place of Faust's acks; not when an alert has just made it commit.
+
+        `start_new_transaction` is False when the worker leaves: everything is committed then.
+        """
+        if not start_new_transaction or time.monotonic() > self._committed_at + self.commit_interval * 0.8:
+            await self.commit_job()
         for tp in list(self._acked):
             self._acked[tp].clear()
             self._acked_index[tp].clear()

@@ -28,11 +28,11 @@ DEATHS: Final = 2
 """How often a worker may die on one record before it is put aside."""
 
 CAREFUL: Final = 500_000
-"""For how many records each batch is committed by itself, after a worker died without getting on: more than are ever
-taken in between two commits. If the next worker dies as well, it dies in the batch that the position stands before."""
+"""For how many records each batch is committed by itself, after a worker died: more than are ever taken in between two
+commits. If a record killed it, the next one gets to the batch with that record, and the one after that nowhere."""
 
 CAUTION: Final = 1000
-"""Records of such a batch at the most; after it they are taken one by one, to find the one that kills."""
+"""Records of such a batch at the most. When a worker got nowhere they are taken one by one, to find which one kills."""
 
 
 @dataclass(slots=True)
@@ -151,11 +151,10 @@ def _caution(start: dict[str, int], offset: int, high: int) -> tuple[int, int]:
     careful, cautious = start.get("careful_until", 0), start.get("cautious_until", 0)
     if "position" not in start or offset < cautious:
         return careful, cautious
-    if offset < careful:
-        return careful, offset + CAUTION
-    if offset == start["position"] and offset < high:
-        return offset + CAREFUL, 0
-    return 0, 0
+    if offset < careful and offset == start["position"]:
+        return careful, min(offset + CAUTION, high)
+    # What killed it was there then, so what comes later need not be feared.
+    return min(offset + CAREFUL, high), 0
 
 
 def started(part: Part) -> bytes:
