@@ -10,19 +10,24 @@ records (core.ledger.Ledger.changes), `@input`, `@start` and `@attempt` for the 
 """
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from auditgap.adapters.kafka import TopicIdentity, client_config, translated
+from auditgap.adapters.kafka import TIMEOUT, TopicIdentity, client_config, translated
 from auditgap.config import Settings
 from auditgap.core.ledger import Ledger
-from auditgap.errors import WorkerStop
+from auditgap.errors import BrokerError, WorkerStop
 
 FORMAT: Final = 1
 """Version of everything in the changelog; a newer one is refused."""
+
+_GRACE_SECONDS: Final = 30.0
+"""The broker looks for transactions past their time every ten seconds."""
 
 INPUT_KEY: Final = b"@input"
 START_KEY: Final = b"@start"
@@ -62,9 +67,16 @@ class Restored:
 
 
 def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, dict[bytes, bytes]]:
-    """Read the latest value of each key, read committed, to the end of each partition. Raises BrokerError."""
+    """Read the latest value of each key, read committed, to the end of each partition. Raises BrokerError.
+
+    The end is that of all records, committed or not yet. A reader of committed records is shown none that comes after
+    the beginning of a transaction that is still open; that of a worker which was killed, or the last one of a worker
+    whose marks are still being written, would hide the newest state, and this worker would go on with an older one.
+    """
     topic = settings.worker.changelog
     latest: dict[int, dict[bytes, bytes]] = {number: {} for number in partitions}
+    ends = _ends(settings, topic, latest)
+    deadline = time.monotonic() + settings.worker.transaction_timeout_seconds + _GRACE_SECONDS
     with translated(f"cannot read the state in {topic}", settings.kafka.bootstrap_servers):
         consumer = Consumer(
             {
@@ -84,6 +96,11 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
             consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in latest])
             left = set(latest)
             while left:
+                if time.monotonic() > deadline:
+                    raise BrokerError(
+                        f"a transaction on {topic} that hides the newest state is still open after its time: find the "
+                        "producer that writes there, or abort it (kafka-transactions.sh), and start the worker again"
+                    )
                 # It waits for all thousand or the time, so a long time would be spent at the end of every restore.
                 for message in consumer.consume(1000, 0.05):
                     error = message.error()
@@ -93,13 +110,27 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
                             records.pop(key, None)
                         else:
                             records[key] = value
+                        deadline = max(deadline, time.monotonic() + _GRACE_SECONDS)
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        left.discard(message.partition())
+                        if (message.offset() or 0) >= ends[message.partition() or 0]:
+                            left.discard(message.partition())
                     elif not error.retriable():
                         raise KafkaException(error)
         finally:
             consumer.close()
     return latest
+
+
+def _ends(settings: Settings, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Find where the partitions end, whatever is committed."""
+    with translated(f"cannot find the end of {topic}", settings.kafka.bootstrap_servers):
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
+        wanted = {TopicPartition(topic, number): latest for number in partitions}
+        if not wanted:
+            return {}
+        admin = AdminClient(client_config(settings.kafka))
+        found = admin.list_offsets(wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=TIMEOUT)
+        return {part.partition: future.result(TIMEOUT).offset for part, future in found.items()}
 
 
 def restore(settings: Settings, partitions: Iterable[int]) -> dict[int, Restored]:

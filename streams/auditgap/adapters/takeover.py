@@ -97,9 +97,10 @@ def check_input(settings: Settings, identity: TopicIdentity) -> None:
 def take_over(settings: Settings, reader: Consumer, identity: TopicIdentity, numbers: list[int]) -> list[Part]:
     """Restore these partitions and find their positions. Raises InputChanged, WorkerStop and BrokerError."""
     topic = settings.topics.activity
-    restored = state.restore(settings, numbers)
     with translated(f"cannot find the position in {topic}", settings.kafka.bootstrap_servers):
         positions = reader.committed([TopicPartition(topic, number) for number in numbers], timeout=TIMEOUT)
+    # After the positions, which are given once no commit is under way: what was committed with them is then there.
+    restored = state.restore(settings, numbers)
     parts = []
     for position in positions:
         if position.error is not None:
