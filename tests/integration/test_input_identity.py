@@ -199,14 +199,10 @@ def test_position_lost(site: Site, workers: Workers) -> None:
     """A group that has state but no position any more does not begin anew by itself."""
     worker = opened(site, workers)
     worker.kill()
-    until(lambda: _without_members(site), "the group still has members")
+    until(lambda: not site.members(), "the group still has members")
     site.admin.delete_consumer_groups([site.group])[site.group].result(WAIT)
     assert_stopped(workers.start(site), "lost its position")
     assert_goes_on(site, workers, "latest")
-
-
-def _without_members(site: Site) -> bool:
-    return not site.admin.describe_consumer_groups([site.group])[site.group].result(WAIT).members
 
 
 def test_state_lost(site: Site, workers: Workers) -> None:

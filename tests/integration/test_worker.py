@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import NewTopic
 from tests.support.awaiting import until
 from tests.support.feed import Wire, ago, record, settings, wire
@@ -119,6 +120,58 @@ def test_long_restore(site: Site, workers: Workers) -> None:
     worker = workers.start(site, command=launcher(slow)).await_ready()
     site.produce(one_window("org_a"))
     workers.finish(site, worker)
+    assert_windows(site, ["org_a"])
+
+
+def test_hidden_state(site: Site, workers: Workers) -> None:
+    """A worker that takes over waits for a transaction that hides the newest state from it, and then knows it all."""
+    worker = workers.start(site).await_ready()
+    # One that a killed worker left behind, say: what is written after it is not shown until it is ended.
+    forgotten = Producer({"bootstrap.servers": site.kafka, "transactional.id": f"{site.group}-forgotten"})
+    forgotten.init_transactions(WAIT)
+    forgotten.begin_transaction()
+    for number in range(4):
+        forgotten.produce(site.settings.worker.changelog, b"nothing", b"1:@junk", number)
+    assert forgotten.flush(WAIT) == 0
+    parts = one_window("org_a")
+    site.produce(parts[:3])
+    workers.finish(site, worker)
+    worker.kill()
+    waiting = workers.start(site)
+    until(lambda: waiting.get("/readyz") == (503, "restoring state\n"), waiting.text)
+    assert waiting.runs_for(1)
+    assert waiting.get("/readyz") == (503, "restoring state\n")
+    forgotten.abort_transaction(WAIT)
+    waiting.await_ready()
+    site.produce(parts[3:])
+    workers.finish(site, waiting)
+    assert_windows(site, ["org_a"])
+
+
+def test_wakes_in_an_empty_group(site: Site, workers: Workers) -> None:
+    """A worker that stood still while another one came, did its work and went cannot commit that work once more."""
+    slow_to_hear = (
+        "import asyncio\n"
+        "from aiokafka.consumer.group_coordinator import GroupCoordinator as G\n"
+        "heartbeat = G._do_heartbeat\n"
+        "async def late(self): await asyncio.sleep(1); return await heartbeat(self)\n"
+        "G._do_heartbeat = late"
+    )
+    late = workers.start(site, "late", command=launcher(slow_to_hear), commit_interval_seconds=3600).await_ready()
+    parts = one_window("org_a")
+    site.produce(parts[:4])
+    workers.finish(site, late)
+    late.freeze()
+    other = workers.start(site, "other").await_ready()
+    # No alert comes of it: the one that stands still will find it, and commit it no sooner than it hears of the group.
+    site.produce(parts[4:])
+    workers.finish(site, other)
+    other.kill()
+    until(lambda: not site.members(), "the group is not empty")
+    late.thaw()
+    assert late.await_end() == 1
+    (line,) = late.messages
+    assert "took these partitions over while this one stood still" in line
     assert_windows(site, ["org_a"])
 
 

@@ -19,7 +19,7 @@ from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
 from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain
 from auditgap.adapters.outbox import Outbox
-from auditgap.adapters.takeover import CAUTION, DEATHS, Part
+from auditgap.adapters.takeover import DEATHS, STEPS, Part
 from auditgap.config import Settings
 from auditgap.core import intake, times
 from auditgap.core.inputs import (
@@ -153,10 +153,8 @@ class Job:
         batches: dict[int, list[Message]] = {}
         most = self.batch_records
         for part in list(self.parts.values()):
-            if part.position < part.cautious_until:
-                most = 1
-            elif part.position < part.careful_until:
-                most = min(most, CAUTION)
+            if part.position < part.careful_until:
+                most = min(most, part.step)
         for message in self._reader.consume(most, 0):
             error, number = message.error(), message.partition() or 0
             if error is not None:
@@ -192,7 +190,8 @@ class Job:
         """Take in consecutive records of one partition. Raises WorkerStop; the position then stays where it was."""
         first, last = messages[0].offset() or 0, messages[-1].offset() or 0
         suspect = part.attempt["offset"] if part.attempt.get("tries", 0) >= DEATHS else -1
-        if first < part.cautious_until:
+        careful = first < part.careful_until
+        if careful and part.step == STEPS[-1]:
             for message in messages:
                 self._take_cautiously(part, message)
         elif first <= suspect <= last:
@@ -208,7 +207,7 @@ class Job:
         if part.oldest_uncommitted is None:
             part.oldest_uncommitted = self._clock()
         part.position = last + 1
-        if first < part.careful_until:
+        if careful:
             self.commit()
 
     def _take(self, part: Part, messages: list[Message]) -> None:

@@ -31,8 +31,9 @@ CAREFUL: Final = 500_000
 """For how many records each batch is committed by itself, after a worker died: more than are ever taken in between two
 commits. If a record killed it, the next one gets to the batch with that record, and the one after that nowhere."""
 
-CAUTION: Final = 1000
-"""Records of such a batch at the most. When a worker got nowhere they are taken one by one, to find which one kills."""
+STEPS: Final = (1000, 30, 1)
+"""Records of such a batch at the most. A worker that died in its first batch makes the next one take that batch in the
+next smaller steps; of single records it is written down which is tried, so that the one that kills is known."""
 
 
 @dataclass(slots=True)
@@ -40,8 +41,8 @@ class Part:
     """One owned partition.
 
     `known` holds the ledgers of subjects that belong here, by their bytes in `ce_subject`. `attempt` says on which
-    record the last worker died, and how many did. Before `careful_until` each batch is committed by itself, before
-    `cautious_until` each record. `handed` is the offset after the last record that was fetched, `end` where the
+    record the last worker died, and how many did. Before `careful_until` each batch of at most `step` records is
+    committed by itself. `handed` is the offset after the last record that was fetched, `end` where the
     partition ended then.
     """
 
@@ -49,8 +50,8 @@ class Part:
     position: int
     ledgers: dict[str, Ledger]
     attempt: dict[str, int]
+    step: int = 0
     careful_until: int = 0
-    cautious_until: int = 0
     committed: int = -1
     known: dict[bytes, Ledger] = field(default_factory=dict)
     touched: set[Ledger] = field(default_factory=set)
@@ -140,22 +141,24 @@ def _part(
         raise changed(f"offset {offset} of partition {number} of {topic} is no longer there (it holds {low} to {high})")
     part = Part(number, offset, restored.ledgers, restored.attempt, committed=position.offset, handed=offset)
     part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.ledgers.items()}
-    part.careful_until, part.cautious_until = _caution(restored.start, offset, high)
+    part.step, part.careful_until = _care(restored.start, offset, high)
     return part
 
 
-def _caution(start: dict[str, int], offset: int, high: int) -> tuple[int, int]:
-    """Say until where to be careful and cautious, after how the worker before this one started and ended.
+def _care(start: dict[str, int], offset: int, high: int) -> tuple[int, int]:
+    """Say in which steps to go on, and until where, after how the worker before this one started and ended.
 
     It died if its start has a position still (`left` takes it away): here, or on the way here from there.
     """
-    careful, cautious = start.get("careful_until", 0), start.get("cautious_until", 0)
-    if "position" not in start or offset < cautious:
-        return careful, cautious
-    if offset < careful and offset == start["position"]:
-        return careful, min(offset + CAUTION, high)
-    # What killed it was there then, so what comes later need not be feared.
-    return min(offset + CAREFUL, high), 0
+    step, until = start.get("step", 0), start.get("careful_until", 0)
+    if "position" not in start:
+        return step, until
+    if offset >= until:
+        # What killed it was there then, so what comes later need not be feared.
+        return STEPS[0], min(offset + CAREFUL, high)
+    if offset > start["position"] or step == STEPS[-1]:
+        return step, until
+    return STEPS[STEPS.index(step) + 1], min(offset + step, high)
 
 
 def started(part: Part) -> bytes:
@@ -169,7 +172,7 @@ def left(part: Part) -> bytes:
 
 
 def _marks(part: Part) -> dict[str, int]:
-    return {"careful_until": part.careful_until, "cautious_until": part.cautious_until}
+    return {"step": part.step, "careful_until": part.careful_until}
 
 
 def _difference(topic: str, before: TopicIdentity, now: TopicIdentity) -> str:

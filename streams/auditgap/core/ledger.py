@@ -269,6 +269,13 @@ class Ledger:
             known = {each for _, b in told for each in (b.last, b.inside_first, b.inside_last, b.first) if each}
             inside = sorted(known.union(inside) - {each for each in known if not low < each < high})
             bracket.inside = max(len(inside), *(b.inside for b in within), 0)
+            if floor < high:
+                # A window that only ends sooner: what it no longer holds is all still in the index.
+                for old, b in told:
+                    if _start(old) == _start(window) and _end(old) > _end(window):
+                        until = ALL if old.closed_at is None else start_of(old.closed_at)
+                        beyond = dict.fromkeys(entries[end : bisect_left(entries, until)])
+                        bracket.inside = max(bracket.inside, b.inside - len(beyond))
         if floor < high:
             bracket.first = entries[end] if end < len(entries) else None
         else:

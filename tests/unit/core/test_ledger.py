@@ -421,6 +421,19 @@ def flood(run: Run, first: float, count: int, name: str) -> None:
     run.take(*(act(f"{name}_{n:04d}", first + n / 1000) for n in range(count)))
 
 
+def test_inside_more_than_the_index_holds() -> None:
+    """A count outlives the index: it stays when the window closes, less what came after a late "on"."""
+    inside = [act(f"inside_{number:03d}", 10 + number / 100) for number in range(1, 900)]
+    run = run_of(OFF, *inside, setting("on", 19.5, logging=True))
+    (gap,) = run.standing
+    assert (gap.activity_inside_count, gap.activity_inside_first_id) == (899, "inside_001")
+    assert gap.activity_inside_last_id == "inside_899"
+    run = run_of(OFF, *inside, setting("on", 18.005, logging=True))
+    (gap,) = run.standing
+    assert (gap.activity_inside_count, gap.activity_inside_last_id) == (800, "inside_800")
+    assert gap.first_activity_id == "inside_801"
+
+
 def test_a_bracket_out_of_reach() -> None:
     """A window before all that the index still knows has no ids, and says so."""
     run = run_of(act("a", 9), act("b", 21))
