@@ -148,33 +148,6 @@ def test_hidden_state(site: Site, workers: Workers) -> None:
     assert_windows(site, ["org_a"])
 
 
-def test_wakes_in_an_empty_group(site: Site, workers: Workers) -> None:
-    """A worker that stood still while another one came, did its work and went cannot commit that work once more."""
-    slow_to_hear = (
-        "import asyncio\n"
-        "from aiokafka.consumer.group_coordinator import GroupCoordinator as G\n"
-        "heartbeat = G._do_heartbeat\n"
-        "async def late(self): await asyncio.sleep(1); return await heartbeat(self)\n"
-        "G._do_heartbeat = late"
-    )
-    late = workers.start(site, "late", command=launcher(slow_to_hear), commit_interval_seconds=3600).await_ready()
-    parts = one_window("org_a")
-    site.produce(parts[:4])
-    workers.finish(site, late)
-    late.freeze()
-    other = workers.start(site, "other").await_ready()
-    # No alert comes of it: the one that stands still will find it, and commit it no sooner than it hears of the group.
-    site.produce(parts[4:])
-    workers.finish(site, other)
-    other.kill()
-    until(lambda: not site.members(), "the group is not empty")
-    late.thaw()
-    assert late.await_end() == 1
-    (line,) = late.messages
-    assert "took these partitions over while this one stood still" in line
-    assert_windows(site, ["org_a"])
-
-
 def test_sample(site: Site, workers: Workers) -> None:
     """Of the records that are read by header some are compared with their bodies: a lie ends the skipping."""
     worker = workers.start(site, sample_every=20).await_ready()

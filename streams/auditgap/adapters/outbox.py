@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -80,7 +81,7 @@ class Outbox:
             try:
                 self._producer.produce(topic, value, key, partition, headers=headers)  # type: ignore[arg-type]
             except BufferError:
-                self._producer.poll(0.05)
+                self._serve(0.05)
             except KafkaException as exception:
                 raise self._stop(f"cannot write to {topic}", exception) from None
             else:
@@ -120,6 +121,11 @@ class Outbox:
             else:
                 return
 
+    def _serve(self, seconds: float) -> None:
+        # Polling raises what is fatal, whatever it was: the next step says it too, and knows what it was about.
+        with suppress(KafkaException):
+            self._producer.poll(seconds)
+
     def _refused(self, error: KafkaError, message: Message) -> None:
         # The first one is the cause; what is thrown away is so because of it.
         if error.code() not in _THROWN_AWAY:
@@ -127,7 +133,7 @@ class Outbox:
 
     def _stop(self, doing: str, exception: KafkaException) -> WorkerStop:
         error = exception.args[0]
-        self._producer.poll(0)
+        self._serve(0)
         if error.code() == KafkaError._FATAL:
             try:
                 self._producer.commit_transaction(0)  # what was fatal is what any next step says
