@@ -52,6 +52,7 @@ def test_refusal(site: Site, workers: Workers, topic: str) -> None:
         site.configure(refused, **REFUSING)
         site.produce([*one_window("org_while"), *others("org_while")])
     until(lambda: supervisor.tend() and len(supervisor.ended) >= DEATHS, "the worker goes on all the same", 60)
+    site.configure(refused, **dict.fromkeys(REFUSING))
     site.apply_topics()
     supervisor.finish()
     site.produce([*one_window("org_after"), *others("org_after")])
