@@ -220,7 +220,9 @@ def test_state_lost(site: Site, workers: Workers) -> None:
 
 def test_another_topic(site: Site, workers: Workers) -> None:
     """The state of one topic is not taken for another's."""
-    opened(site, workers).kill()
+    longer = site.settings.worker.model_copy(update={"session_timeout_seconds": 8})
+    site.settings = site.settings.model_copy(update={"worker": longer})
+    worker = opened(site, workers)
     other = f"{site.activity}2"
     config = {"message.timestamp.type": "LogAppendTime"}
     site.admin.create_topics([NewTopic(other, 4, 1, config=config)])[other].result(WAIT)
@@ -228,7 +230,10 @@ def test_another_topic(site: Site, workers: Workers) -> None:
     site.admin.create_topics([NewTopic(dlq, 4, 1)])[dlq].result(WAIT)
     topics = site.settings.topics.model_copy(update={"activity": other})
     first, site.settings = site.settings, site.settings.model_copy(update={"topics": topics})
+    worker.kill()
     try:
+        workers.start(site).assert_refuses(1, f"group {site.group} reads another topic than {other}")
+        until(lambda: not site.members(), "the broker still knows the member of before")
         assert_stopped(workers.start(site), f"belongs to topic {first.topics.activity}, not {other}")
     finally:
         for name in (other, dlq):

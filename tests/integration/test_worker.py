@@ -183,6 +183,15 @@ def test_no_broker(site: Site, workers: Workers) -> None:
     worker.assert_refuses(1, nowhere, "no broker answers")
 
 
+def test_no_member(site: Site, workers: Workers) -> None:
+    """A worker that the broker does not take into the group says so, and does not wait for ever."""
+    endless = site.settings.worker.model_copy(update={"session_timeout_seconds": 3600})
+    site.settings = site.settings.model_copy(update={"worker": endless})
+    workers.start(site).assert_refuses(
+        1, f"cannot be the member '{site.group}-0' of group {site.group}", "outside of the allowed range"
+    )
+
+
 def test_wrong_settings(site: Site) -> None:
     """A wrong setting is one line that names it, with status 2."""
     env = environment(site.settings) | {"AUDITGAP_WORKER__BATCH_RECORDS": "many"}

@@ -25,9 +25,12 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
 import faust
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import InconsistentGroupProtocolError, KafkaError
 from confluent_kafka import Message
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode import Service
 
 from auditgap.adapters import group_metadata
 from auditgap.adapters.job import Job
@@ -107,6 +110,20 @@ class _Carrier:
         self.serialized_key_size = self.serialized_value_size = 0
 
 
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread of aiokafka's, with an assignor whose name holds the input topic.
+
+    The broker gives a static member that comes back what it had, as long as the assignor's name is the same one: after
+    a change of the input topic, partitions of the old one. With another name it refuses the member instead.
+    """
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        named = type("Assignor", (RoundRobinPartitionAssignor,), {"name": f"roundrobin {transport.topic}"})
+        consumer._partition_assignment_strategy = (named,)
+        return consumer
+
+
 class ActivityConsumer(driver.Consumer):
     """Faust's consumer, fed by the job. See the module."""
 
@@ -124,6 +141,9 @@ class ActivityConsumer(driver.Consumer):
         self._fetched_at = self._committed_at = 0.0
         self._behind = False
         self._urgent = asyncio.Event()
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ARG002, ASYNC109
         active = {tp.partition for tp in active_partitions or () if tp.topic == self.topic}
@@ -186,6 +206,30 @@ class ActivityConsumer(driver.Consumer):
         # aiokafka's heart beats only after this callback: a long restore would outlast the session.
         self._thread.thread_loop.call_soon_threadsafe(coordinator._start_heartbeat_task)
 
+    def _check_membership(self) -> None:
+        """Stop if aiokafka has given up: it keeps such an error until somebody fetches, and here nobody does.
+
+        Runs on the thread of aiokafka's loop.
+        """
+        coordinator = getattr(self._thread._consumer, "_coordinator", None)
+        if coordinator is None:
+            return
+        try:
+            coordinator.check_errors()
+        except InconsistentGroupProtocolError:
+            known = self.app.conf.broker_session_timeout
+            halt(
+                WorkerStop(
+                    f"group {self.app.conf.id} reads another topic than {self.topic}, or a worker did that has ended: "
+                    f"it is forgotten {known:g} s later; stop the workers of the other topic, then start this one again"
+                )
+            )
+        except KafkaError as error:
+            if not error.retriable:
+                said = getattr(error, "description", str(error)).strip().rstrip(".")
+                name = self.app.conf.consumer_group_instance_id
+                halt(WorkerStop(f"cannot be the member {name!r} of group {self.app.conf.id}: {said}"))
+
     async def take(self, partition: int, batch: Batch) -> None:
         """Take in one batch, if it is still ours. Called by the agent."""
         async with self.lock:
@@ -220,12 +264,15 @@ class ActivityConsumer(driver.Consumer):
         except Exception as error:
             halt(error)
 
+    @Service.task
     async def watch(self) -> None:
         """Commit at once when an alert waits, and stop when the input topic becomes another one. Runs for ever."""
         loop = asyncio.get_running_loop()
         check_at = loop.time() + INPUT_CHECK_SECONDS
         while not self.should_stop:
             self.seen_alive = time.monotonic()
+            if (thread_loop := self._thread.thread_loop) is not None:
+                thread_loop.call_soon_threadsafe(self._check_membership)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._urgent.wait(), BEAT_SECONDS)
                 spacing = self.commit_interval if self._behind else URGENT_SPACING
@@ -331,10 +378,6 @@ def build(settings: Settings, job: Job) -> faust.App:
     async def activities(stream: faust.StreamT[Any]) -> None:
         async for event in stream.events():
             await cast("ActivityConsumer", app.consumer).take(event.message.partition, event.value)
-
-    @app.task  # type: ignore[untyped-decorator]
-    async def watch() -> None:
-        await cast("ActivityConsumer", app.consumer).watch()
 
     return app
 

@@ -26,6 +26,7 @@ def run(settings: Settings, *, reset_input: str | None = None) -> int:
     # Faust's services log under the name of the module of their class.
     for name in ("faust", "mode", "aiokafka", faust_app.__name__):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)  # faust_app tells
     # A batch is many small containers, none of them in a cycle: collecting at the default rate costs a third.
     gc.set_threshold(100_000, 50, 1000)
     _keep_memory_small()
