@@ -111,7 +111,8 @@ def key_of(subject: str) -> str:
     return subject.removeprefix(FEED_SUBJECT_PREFIX)
 
 
-def _text(value: object) -> str | None:
+def text(value: object) -> str | None:
+    """Give a string that is not empty as text that can be written anywhere, None for anything else."""
     if not isinstance(value, str) or not value:
         return None
     # JSON can escape half of a surrogate pair ("\\ud800"): it is not text, and could not be written anywhere.
@@ -134,8 +135,8 @@ _ACTOR_EMAIL_FIELDS: Final = ("email_address", "email", "unauthenticated_email_a
 
 def _first(value: Mapping[str, object], names: Iterable[str]) -> str | None:
     for name in names:
-        if (text := _text(value.get(name))) is not None:
-            return text
+        if (found := text(value.get(name))) is not None:
+            return found
     return None
 
 
@@ -147,11 +148,11 @@ def read_actor(value: object) -> Actor:
     if identifier is None:
         identifier = _first(value, sorted(name for name in value if str(name).endswith("_id")))
     return Actor(
-        type=_text(value.get("type")),
+        type=text(value.get("type")),
         id=identifier,
         email=_first(value, _ACTOR_EMAIL_FIELDS),
-        ip=_text(value.get("ip_address")),
-        user_agent=_text(value.get("user_agent")),
+        ip=text(value.get("ip_address")),
+        user_agent=text(value.get("user_agent")),
     )
 
 
@@ -163,28 +164,28 @@ def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | R
     """
     if not isinstance(record, (dict, Mapping)):
         return Rejection("not_json", "not a JSON object")
-    kind = _text(record.get("type"))
+    kind = text(record.get("type"))
     if kind is None:
         return Rejection("unreadable", "type is missing or not a string")
-    identifier = _text(record.get("id"))
+    identifier = text(record.get("id"))
     created = record.get("created_at")
     created_at = times.parse(created) if isinstance(created, str) else None
     organization = record.get("organization_id")
-    organization_id = _text(organization) if _is_organization(organization) else None
+    organization_id = text(organization) if _is_organization(organization) else None
     if kind != SETTINGS_TYPE:
         if identifier is None:
             return Rejection("unreadable", "id is missing or not a string")
         if created_at is None:
-            return Rejection("unreadable", f"created_at is not a time with a zone: {_shown(created)}")
+            return Rejection("unreadable", f"created_at is not a time with a zone: {shown(created)}")
         if organization is not None and organization_id is None:
-            return Rejection("unreadable", f"organization_id is not an id: {_shown(organization)}")
+            return Rejection("unreadable", f"organization_id is not an id: {shown(organization)}")
     api, logging = record.get("compliance_api_enabled"), record.get("compliance_api_logging_enabled")
     return Activity(
         id=identifier or "",
         type=kind,
         created_at=created_at,
         organization_id=organization_id,
-        organization_uuid=_text(record.get("organization_uuid")),
+        organization_uuid=text(record.get("organization_uuid")),
         feed_id=feed_id,
         actor=read_actor(record.get("actor")),
         api_enabled=api if isinstance(api, bool) else None,
@@ -197,7 +198,8 @@ def _is_organization(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 255 and not value.startswith(FEED_SUBJECT_PREFIX)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Show a wrong value in a message."""
     return "missing" if value is None else reprlib.repr(value)[:60]
 
 
@@ -234,14 +236,14 @@ def read_settings(activity: Activity) -> Activity | Rejection:
 def _settings_fault(record: Mapping[str, object], original: Activity, typed: Activity) -> str | None:
     for name in ("compliance_api_enabled", "compliance_api_logging_enabled"):
         if (value := record.get(name)) is not None and not isinstance(value, bool):
-            return f"{name} is not a boolean: {_shown(value)}"
+            return f"{name} is not a boolean: {shown(value)}"
     if not original.id:
         return "id is missing or not a string"
     if original.created_at is None:
-        return f"created_at is not a time with a zone: {_shown(record.get('created_at'))}"
+        return f"created_at is not a time with a zone: {shown(record.get('created_at'))}"
     organization_id = record.get("organization_id")
     if organization_id is not None and not _is_organization(organization_id):
-        return f"organization_id is not an id: {_shown(organization_id)}"
+        return f"organization_id is not an id: {shown(organization_id)}"
     for field in ("id", "type", "created_at", "organization_id", "api_enabled", "logging_enabled"):
         if getattr(original, field) != getattr(typed, field):
             return f"the record's {field} is not what its original says"
