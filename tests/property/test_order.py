@@ -476,7 +476,7 @@ def test_folding_one_by_one(inputs: list[Input], rng: random.Random) -> None:
         if assertion is None:
             continue
         windows = list(timeline.windows)
-        gone, came = timeline.put(assertion, assertions.get(assertion.key))
+        gone, came = timeline.put([assertion], [known] if (known := assertions.get(assertion.key)) else [])
         assertions[assertion.key] = assertion
         assert timeline.windows == Timeline(rng.sample(list(assertions.values()), len(assertions))).windows
         kept = [window for window in windows if not any(window is other for other in gone)]

@@ -1,26 +1,34 @@
 """The fold: from the assertions about one subject to the windows in which its feed was off.
 
-An assertion says of each flag on, off or nothing, at a time. Sorted, they are folded over two flags, each unknown,
-on or off, unknown at first:
+An assertion says of each flag on, off or nothing. An *exact* one says when it was switched: a settings event, an
+operator. One that is *not exact* says that it was so at some moment between `begins` and `ends`: an answer of the API,
+a recorded activity. Each flag is unknown, on or off, unknown at first, and is folded by itself:
 
-- a flag that is not mentioned keeps its value ("null" in a settings event means "not changed", never "false");
-- a window opens where either flag turns off, and closes where neither is off any longer: switching logging on while
-  the API is still off closes nothing.
+- exact assertions part time into regions, one wherever the flag is switched; a flag that is not mentioned keeps its
+  value ("null" in a settings event means "not changed", never "false");
+- an assertion that is not exact and reaches over a switch was so on one side of it: it says nothing new;
+- within a region, offs that no "on" keeps apart are one stretch. It began after the last "on" that surely came before
+  and ended before the first "on" that surely came after;
+- in a region that an exact "off" opened, a recorded activity (or a canary) is no proof of the contrary: only an exact
+  "on", or the API saying so, ends it.
 
-The result depends on the set of assertions only, never on their order of arrival or on repetition.
+The windows are the stretches of both flags, joined where they touch: switching logging on while the API is still off
+closes nothing. The result depends on the set of assertions only, never on their order of arrival or on repetition.
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from operator import attrgetter
 from typing import Final
 
+from auditgap.core import times
 from auditgap.core.inputs import NOBODY, Activity, Actor
+from auditgap.core.observations import Observation
 
 API: Final = "api"
 LOGGING: Final = "logging"
+FLAGS: Final = (API, LOGGING)
 
 CAUSES: Final = {
     frozenset({LOGGING}): "LOGGING_DISABLED",
@@ -29,21 +37,20 @@ CAUSES: Final = {
 }
 """Which flags were off at some time of a window: its cause."""
 
-State = dict[str, tuple[bool | None, int | None]]
-"""What is known of each flag, and the time of the last word about it; None: nothing was said."""
-
-UNKNOWN: Final[State] = {API: (None, None), LOGGING: (None, None)}
+SETTLE: Final = 60 * times.SECOND
+"""How long servers may go on answering, and recording, as before a switch: they do not all switch at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
     """What one input says about the two flags: True on, False off, None nothing.
 
-    `effective_at` is the time it counts from; `exact` tells whether the change happened right then, or only "by
-    then". `append_time` is when its first copy was appended by the broker. `digest` is its content's.
+    Exact: it was switched at `begins`, which is `ends`. Not exact: it was so at some moment from `begins` to `ends`.
+    `append_time` is when its first copy was appended by the broker. `digest` is its content's.
     """
 
-    effective_at: int
+    begins: int
+    ends: int
     kind: str
     input_id: str
     digest: str
@@ -69,19 +76,31 @@ class Assertion:
         return self.api is False or self.logging is False
 
     @property
+    def effective_at(self) -> int:
+        """From when it counts: an "off" when it is certain, an "on" no later than it can be."""
+        return self.ends if self.says_off else self.begins
+
+    @property
     def order(self) -> tuple[int, bool, bool, str, str]:
-        """Where it stands in the fold: at equal times the exact ones, then those that say off, have the last word.
+        """Where it stands: at equal times the exact ones, then those that say off, have the last word.
 
         No two assertions of different `key` share it.
         """
         return self.effective_at, self.exact, self.says_off, self.input_id, self.digest
 
 
+ACTIVITY: Final = "activity"
+
+WEAK: Final = frozenset({ACTIVITY, "canary"})
+"""Kinds of proofs that records still come; they do not contradict an exact "off"."""
+
+
 def of_settings_event(activity: Activity, append_time: int) -> Assertion:
     """Assert what a readable settings event says: each flag that is present, at its time, exactly."""
     assert activity.created_at is not None  # noqa: S101 - settings_fault refused it before
     return Assertion(
-        effective_at=activity.created_at,
+        begins=activity.created_at,
+        ends=activity.created_at,
         kind="settings_event",
         input_id=activity.id,
         digest=activity.digest,
@@ -102,7 +121,8 @@ def of_misdated_settings_event(activity: Activity, append_time: int) -> Assertio
     if activity.api_enabled is not False and activity.logging_enabled is not False:
         return None
     return Assertion(
-        effective_at=append_time,
+        begins=append_time,
+        ends=append_time,
         kind="settings_event",
         input_id=activity.id,
         digest=activity.digest,
@@ -116,21 +136,83 @@ def of_misdated_settings_event(activity: Activity, append_time: int) -> Assertio
     )
 
 
+ASSERTED: Final = {
+    ("settings_poll", "enabled"): (True, None),
+    ("settings_poll", "disabled"): (False, None),
+    ("feed_answer", "ok"): (True, None),
+    ("feed_answer", "not_enabled"): (False, None),
+    ("canary", "seen"): (True, True),
+}
+"""What an observation says about the API and about logging, by its kind and result; others say nothing."""
+
+
+def of_observation(seen: Observation, append_time: int) -> Assertion | None:
+    """Assert what an observation says, None where it says nothing about the flags.
+
+    An answer may be as old as the settle time. "On" is believed only about exactly one organization: of a feed of
+    several, any one may have answered.
+    """
+    api, logging = ASSERTED.get((seen.kind, seen.result), (None, None))
+    if api is None or (api and seen.organization_id is None and seen.kind != "settings_poll"):
+        return None
+    called_at = seen.called_at if seen.kind == "canary" else None
+    return Assertion(
+        begins=(seen.begins if called_at is None else called_at - seen.skew) - SETTLE,
+        ends=seen.ends if called_at is None else called_at + seen.skew,
+        kind=seen.kind,
+        input_id=seen.id,
+        digest="",
+        api=api,
+        logging=logging,
+        append_time=append_time,
+        exact=False,
+        organization_id=seen.organization_id,
+        feed_id=seen.feed_id,
+    )
+
+
+def of_recording(identifier: str, moment: int) -> Assertion:
+    """Assert what a recorded activity proves: both flags were on, a settle time before it at the earliest."""
+    return Assertion(moment - SETTLE, moment, ACTIVITY, identifier, "", True, True, moment, exact=False)
+
+
+Starts = Mapping[str, Assertion | None]
+"""For each flag the last exact assertion about it, None where there was none."""
+
+NOTHING: Final[Starts] = {API: None, LOGGING: None}
+
+
+@dataclass(slots=True)
+class Stretch:
+    """A stretch of one flag being off; `closing` is None while it is. Times as in Window."""
+
+    flag: str
+    offs: list[Assertion]
+    opened_at: int | None
+    opened_at_latest: int
+    closed_at: int | None
+    closed_at_earliest: int | None
+    closing: Assertion | None
+
+
 @dataclass(slots=True)
 class Window:
     """A stretch in which either flag was off; the closing side is None while it is open.
 
-    `before` is what was known just before `opening`; `offs` are all assertions of an "off" in it, the first included.
+    It began between `opened_at` (None: unknown) and `opened_at_latest`, and ended between `closed_at_earliest` and
+    `closed_at`. `before` is what was exactly known before `opening`; `offs` are all assertions of an "off" in it.
     `gap_id` is for the ledger to fill in.
     """
 
     opening: Assertion
-    before: State
+    before: Starts
     opened_at: int | None
     opened_at_latest: int
-    off_flags: set[str] = field(default_factory=set)
-    offs: list[Assertion] = field(default_factory=list)
-    closing: Assertion | None = None
+    closed_at: int | None
+    closed_at_earliest: int | None
+    closing: Assertion | None
+    off_flags: set[str]
+    offs: list[Assertion]
     gap_id: str = field(default="", compare=False)
 
     @property
@@ -138,42 +220,124 @@ class Window:
         """Which flags were off during it."""
         return CAUSES[frozenset(self.off_flags)]
 
-    @property
-    def closed_at(self) -> int | None:
-        """When it ended, None while it is open."""
-        return None if self.closing is None else self.closing.effective_at
+
+@dataclass(slots=True)
+class _Region:
+    """Time from one exact switch of a flag to the next; `start` is None before the first."""
+
+    start: Assertion | None
+    off: bool
+    offs: list[Assertion] = field(default_factory=list)
+    ons: list[Assertion] = field(default_factory=list)
 
 
-def fold(assertions: Iterable[Assertion], before: State = UNKNOWN) -> Iterator[Window]:
-    """Fold assertions of one subject, sorted by `order`, into its windows, in the order of their openings.
-
-    `before` is what was known before the first of them. A window comes out when it closes, the open one at the end.
-    """
-    state = dict(before)
-    window: Window | None = None
-    for assertion in assertions:
-        told = ((API, assertion.api), (LOGGING, assertion.logging))
-        said = [(flag, value) for flag, value in told if value is not None]
-        turned_off = [flag for flag, value in said if value is False and state[flag][0] is not False]
-        if turned_off:
-            # Not exact: the change lies between the previous word about that flag and this one.
-            earliest = assertion.effective_at if assertion.exact else _least(state[flag][1] for flag in turned_off)
-            if window is None:
-                window = Window(assertion, dict(state), earliest, assertion.effective_at)
+def stretches(assertions: Iterable[Assertion], flag: str, start: Assertion | None = None) -> Iterator[Stretch]:
+    """Fold what assertions, sorted by `order`, say about one flag; `start` is the last exact word before them."""
+    carried: Stretch | None = None
+    regions = _regions(assertions, flag, start)
+    for region, after in zip(regions, [*regions[1:], None], strict=True):
+        for stretch in _within(region, flag, after.start if after is not None else None):
+            if carried is not None:
+                stretch = _joined(carried, stretch)  # noqa: PLW2901
+                carried = None
+            if stretch.closing is None and after is not None:
+                carried = stretch  # off it was already, when an exact "off" came
             else:
-                window.opened_at = _least((window.opened_at, earliest))
-            window.off_flags.update(turned_off)
-        for flag, value in said:
-            state[flag] = value, assertion.effective_at
-        if window is not None:
-            if assertion.says_off:
-                window.offs.append(assertion)
-            elif state[API][0] is not False and state[LOGGING][0] is not False:
-                window.closing = assertion
-                yield window
-                window = None
-    if window is not None:
-        yield window
+                yield stretch
+    if carried is not None:
+        yield carried
+
+
+def _regions(assertions: Iterable[Assertion], flag: str, start: Assertion | None) -> list[_Region]:
+    regions = [_Region(start, start is not None and getattr(start, flag) is False)]
+    vague = []
+    for assertion in assertions:
+        value = getattr(assertion, flag)
+        if value is None:
+            continue
+        if not assertion.exact:
+            vague.append(assertion)
+            continue
+        if regions[-1].off == value:
+            regions.append(_Region(assertion, not value))
+        (regions[-1].ons if value else regions[-1].offs).append(assertion)
+    if vague:
+        switches = [region.start.ends for region in regions[1:] if region.start is not None]
+        for assertion in vague:
+            first, last = bisect_right(switches, assertion.begins), bisect_left(switches, assertion.ends)
+            # Over a switch, it says nothing new: the flag had either value within that time.
+            if first >= last:
+                region = regions[min(first, last)]
+                (region.ons if getattr(assertion, flag) else region.offs).append(assertion)
+    return regions
+
+
+def _within(region: _Region, flag: str, end: Assertion | None) -> Iterator[Stretch]:
+    """Fold one region; where no "on" ends the last stretch, `end` does if it is one."""
+    if not region.offs:
+        return
+    ons = region.ons
+    if region.off:
+        spoken = min((on.ends for on in ons if on.kind not in WEAK), default=None)
+        ons = [on for on in ons if on.kind not in WEAK or (spoken is not None and spoken <= on.begins)]
+    by_end, by_begin = sorted(ons, key=_ends), sorted(ons, key=_begins)
+    since = region.start.ends if region.start is not None else None
+
+    def last_on(moment: int) -> int | None:
+        """Give the latest time at which it was surely on before a moment."""
+        best = since
+        for on in reversed(by_end[: bisect_left(by_end, moment, key=_ends)]):
+            if best is not None and on.ends <= best:
+                break
+            best = on.begins if best is None else max(best, on.begins)
+        return best
+
+    def first_on(moment: int) -> Assertion | None:
+        """Give the "on" that is sure the soonest after a moment."""
+        best: Assertion | None = None
+        for on in by_begin[bisect_left(by_begin, moment, key=_begins) :]:
+            if best is not None and on.begins > best.ends:
+                break
+            if best is None or (on.ends, on.order) < (best.ends, best.order):
+                best = on
+        return best
+
+    groups: list[list[Assertion]] = []
+    until = 0
+    for off in sorted(region.offs, key=_ends):
+        between = first_on(until) if groups else None
+        if groups and (between is None or between.ends > off.begins):
+            groups[-1].append(off)
+            until = max(until, off.ends)
+        else:
+            groups.append([off])
+            until = off.ends
+    for offs in groups:
+        opening = min(offs, key=_opens)
+        closing = first_on(max(off.ends for off in offs)) or (end if region.off else None)
+        earliest = opening.ends if opening.exact else _least(last_on(off.begins) for off in offs)
+        latest, certain = opening.ends, None
+        # An "on" that may lie between two of them: what comes after it may be another stretch.
+        doubtful = [on for on in ons if on is not closing and on.begins < offs[-1].ends and on.ends > latest]
+        if closing is not None:
+            certain = closing.ends if closing.exact else max(off.begins for off in offs)
+            certain = min([certain, *(on.begins for on in doubtful)])
+        elif doubtful:
+            sure = max(on.ends for on in doubtful)
+            latest = next((off.ends for off in offs if off.begins >= sure), offs[-1].ends)
+        yield Stretch(flag, offs, earliest, latest, None if closing is None else closing.ends, certain, closing)
+
+
+def _joined(first: Stretch, second: Stretch) -> Stretch:
+    return Stretch(
+        first.flag,
+        first.offs + second.offs,
+        first.opened_at,
+        first.opened_at_latest,
+        second.closed_at,
+        second.closed_at_earliest,
+        second.closing,
+    )
 
 
 def _least(moments: Iterable[int | None]) -> int | None:
@@ -183,49 +347,140 @@ def _least(moments: Iterable[int | None]) -> int | None:
 
 
 _order = attrgetter("order")
+_begins = attrgetter("begins")
+_ends = attrgetter("ends")
 _opening_order = attrgetter("opening.order")
+
+
+def _opens(off: Assertion) -> tuple[int, bool, tuple[int, bool, bool, str, str]]:
+    return off.ends, not off.exact, off.order
+
+
+def fold(assertions: Sequence[Assertion], before: Starts = NOTHING) -> list[Window]:
+    """Fold assertions of one subject, sorted by `order`, into its windows, in the order of their openings.
+
+    `before` is what was exactly known before the first of them.
+    """
+    parts = [part for flag in FLAGS for part in stretches(assertions, flag, before[flag])]
+    firsts = [(min(part.offs, key=_order), part) for part in parts]
+    firsts.sort(key=lambda each: each[0].order)
+    windows: list[Window] = []
+    joined: list[Stretch] = []
+    for opening, part in firsts:
+        closing = windows[-1].closing if windows else None
+        if windows and (closing is None or opening.order <= closing.order):
+            joined.append(part)
+            windows[-1] = _window(windows[-1].opening, joined)
+        else:
+            joined = [part]
+            windows.append(_window(opening, joined))
+    known = dict(before)
+    rest = iter(assertions)
+    for window in windows:
+        for assertion in rest:
+            if assertion is window.opening:
+                window.before = dict(known)
+            if assertion.exact:
+                known |= {flag: assertion for flag in FLAGS if getattr(assertion, flag) is not None}
+            if assertion is window.opening:
+                break
+    return windows
+
+
+def _window(opening: Assertion, parts: list[Stretch]) -> Window:
+    """Join stretches of the flags that touch, sorted by their opening."""
+    closing = None
+    if all(part.closing is not None for part in parts):
+        closing = max((part.closing for part in parts if part.closing is not None), key=lambda on: (on.ends, on.order))
+    latest = min(part.opened_at_latest for part in parts)
+    certain: int | None = None
+    if closing is not None:
+        for part in sorted(parts, key=lambda part: part.opened_at_latest):
+            # Certainly off until here, as long as no moment lies between that was certainly neither.
+            if certain is None or part.opened_at_latest <= certain:
+                certain = max(certain or part.closed_at_earliest or 0, part.closed_at_earliest or 0)
+    offs = {off.key: off for part in parts for off in part.offs}
+    return Window(
+        opening=opening,
+        before=NOTHING,
+        opened_at=_least(part.opened_at for part in parts),
+        opened_at_latest=latest,
+        closed_at=None if closing is None else closing.ends,
+        closed_at_earliest=certain,
+        closing=closing,
+        off_flags={part.flag for part in parts},
+        offs=sorted(offs.values(), key=_order),
+    )
 
 
 class Timeline:
     """The assertions about one subject, sorted, and the windows they fold into, in the order of their openings.
 
-    A new assertion is folded from the window before it to the first one after it that it leaves as it was: a flag
-    that is switched all day costs no more at the end than at the beginning.
+    Where all are exact, a new one is folded from the window before it to the first one after it that it leaves as it
+    was: a flag that is switched all day costs no more at the end than at the beginning. `vague` counts those that are
+    not; there are few of them (core.ledger thins them out), and they are folded together.
     """
 
-    __slots__ = ("assertions", "windows")
+    __slots__ = ("assertions", "vague", "windows")
 
     def __init__(self, assertions: Iterable[Assertion] = ()) -> None:
         self.assertions = sorted(assertions, key=_order)
-        self.windows = list(fold(self.assertions))
+        self.vague = sum(not each.exact for each in self.assertions)
+        self.windows = fold(self.assertions)
 
-    def window_of(self, off: Assertion) -> Window:
-        """The window in which an assertion of the timeline says off."""
-        return self.windows[bisect_right(self.windows, off.order, key=_opening_order) - 1]
+    def window_of(self, off: Assertion) -> Window | None:
+        """The window that holds an assertion of an "off", None where there is none: another explains it."""
+        at = bisect_right(self.windows, off.order, key=_opening_order) - 1
+        for window in reversed(self.windows[: at + 1]):
+            if off in window.offs:
+                return window
+        return None
 
-    def put(self, new: Assertion, instead_of: Assertion | None = None) -> tuple[list[Window], list[Window]]:
-        """Add an assertion, perhaps in the place of another; give the windows that went and those that came for them.
+    def put(
+        self, new: Iterable[Assertion] = (), gone: Iterable[Assertion] = ()
+    ) -> tuple[list[Window], list[Window]]:
+        """Add assertions and take others out; give the windows that went and those that came for them.
 
-        Some of them may be equal. Raises ValueError where `instead_of` is none of the assertions.
+        Some of them may be equal. Raises ValueError where one of `gone` is none of the assertions.
         """
-        orders = [new.order]
-        if instead_of is not None:
-            self.assertions.remove(instead_of)
-            orders.append(instead_of.order)
-        insort(self.assertions, new, key=_order)
-        first, start, before = bisect_left(self.windows, min(orders), key=_opening_order) - 1, 0, UNKNOWN
+        orders = []
+        for each in gone:
+            self.assertions.remove(each)
+            self.vague -= not each.exact
+            orders.append(each.order)
+        for each in new:
+            insort(self.assertions, each, key=_order)
+            self.vague += not each.exact
+            orders.append(each.order)
+        if self.vague:
+            before, self.windows = self.windows, fold(self.assertions)
+            return before, list(self.windows)
+        first, start, known = bisect_left(self.windows, min(orders), key=_opening_order) - 1, 0, NOTHING
         if first >= 0:
             start = bisect_left(self.assertions, self.windows[first].opening.order, key=_order)
-            before = self.windows[first].before
-        first, last = max(first, 0), len(self.windows)
-        came = []
-        for window in fold(islice(self.assertions, start, None), before):
-            if window.opening.order > max(orders):
-                at = bisect_left(self.windows, window.opening.order, key=_opening_order)
-                if at < last and (self.windows[at].opening, self.windows[at].before) == (window.opening, window.before):
-                    last = at
-                    break
-            came.append(window)
-        gone = self.windows[first:last]
+            known = self.windows[first].before
+        first = max(first, 0)
+        last, step = bisect_right(self.windows, max(orders), key=_opening_order), 1
+        while True:
+            last = min(last + step, len(self.windows))
+            end = None
+            if last < len(self.windows):
+                end = bisect_left(self.assertions, self.windows[last].opening.order, key=_order)
+            slice_ = self.assertions[start:end]
+            came = fold(slice_, known)
+            if end is None or (
+                _after(slice_, known) == self.windows[last].before and not (came and came[-1].closing is None)
+            ):
+                break
+            step *= 4
+        went = self.windows[first:last]
         self.windows[first:last] = came
-        return gone, came
+        return went, came
+
+
+def _after(assertions: Iterable[Assertion], before: Starts) -> Starts:
+    known = dict(before)
+    for assertion in assertions:
+        if assertion.exact:
+            known |= {flag: assertion for flag in FLAGS if getattr(assertion, flag) is not None}
+    return known

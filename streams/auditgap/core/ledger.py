@@ -218,7 +218,7 @@ class Ledger:
 
     def _refold(self, assertion: Assertion, instead_of: Assertion | None) -> None:
         """Fold an assertion in, carry over what is known of each bracket, and mark the gaps that may have changed."""
-        gone, came = self.timeline.put(assertion, instead_of)
+        gone, came = self.timeline.put([assertion], [] if instead_of is None else [instead_of])
         before = {self._gap_id(window): window for window in gone}
         after = {self._gap_id(window): window for window in came}
         changed = {gap_id: window for gap_id, window in after.items() if before.get(gap_id) != window}
@@ -391,7 +391,7 @@ class Ledger:
             opened_at=window.opened_at,
             opened_at_latest=window.opened_at_latest,
             closed_at=window.closed_at,
-            closed_at_earliest=window.closed_at,
+            closed_at_earliest=window.closed_at_earliest,
             duration_seconds=None if long is None else long / times.SECOND,
             opened_by_kind=opening.kind,
             opened_by_id=opening.input_id,
@@ -483,7 +483,7 @@ class Ledger:
             "conflicting_record",
             identity,
             detected_at,
-            occurred_at=about.effective_at if about.exact else None,
+            occurred_at=about.ends if about.exact else None,
             actor=about.actor,
             feed_id=about.feed_id,
             evidence=evidence,
@@ -497,14 +497,14 @@ class Ledger:
             "logging_disabled",
             off.key,
             off.append_time,
-            occurred_at=off.effective_at if off.exact else None,
+            occurred_at=off.ends if off.exact else None,
             actor=off.actor,
             feed_id=off.feed_id,
             evidence=(off.input_id,),
             gap=gap,
             resolved=gap.state == "CLOSED",
             summary=f"{self.name}: {what} switched off by {_who(off.actor)} "
-            f"{'at' if off.exact else 'by'} {times.text_of(off.effective_at)}; {_state_of(gap)}",
+            f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_state_of(gap)}",
         )
 
     def _restored(self, closing: Assertion, gap: Gap) -> Alert:
@@ -513,7 +513,7 @@ class Ledger:
             "logging_restored",
             (gap.gap_id,),
             closing.append_time,
-            occurred_at=closing.effective_at,
+            occurred_at=closing.ends,
             actor=closing.actor,
             feed_id=closing.feed_id,
             evidence=tuple(each for each in ids if each),

@@ -27,7 +27,7 @@ def windows(*assertions: Assertion) -> list[Window]:
     for order in list(permutations(assertions))[:24]:
         timeline = Timeline()
         for assertion in order:
-            timeline.put(assertion)
+            timeline.put([assertion])
         assert timeline.windows == folded
     return folded
 
@@ -164,14 +164,14 @@ def test_an_assertion_in_the_place_of_another() -> None:
     late, early = misdated("m", 20, **OFF), misdated("m", 3, **OFF)
     for old, new in ((late, early), (early, late)):
         timeline = Timeline((*fixed, old))
-        timeline.put(new, instead_of=old)
+        timeline.put([new], [old])
         assert timeline.windows == Timeline((*fixed, new)).windows
 
 
 def test_a_timeline_needs_what_it_replaces() -> None:
     """Replacing an assertion that is not there is an error."""
     with pytest.raises(ValueError, match="not in list"):
-        Timeline([say("a", 1, **OFF)]).put(say("b", 1, **OFF), instead_of=say("c", 1, **OFF))
+        Timeline([say("a", 1, **OFF)]).put([say("b", 1, **OFF)], [say("c", 1, **OFF)])
 
 
 def test_only_what_changes_is_folded_anew() -> None:
@@ -180,6 +180,6 @@ def test_only_what_changes_is_folded_anew() -> None:
     random.Random(1).shuffle(flips)
     timeline = Timeline(flips)
     before = list(timeline.windows)
-    gone, came = timeline.put(say("late", 100.5, **OFF))
+    gone, came = timeline.put([say("late", 100.5, **OFF)])
     assert len(gone) + len(came) < 6
     assert sum(window in before and any(window is each for each in before) for window in timeline.windows) > 140
