@@ -429,9 +429,9 @@ class Job:
         self._outbox.send(self._topics.activity, key, message.value(), headers, target)
         self._metrics.records.labels("forwarded").inc()
 
-    def _save(self, part: Part, key: bytes, value: bytes) -> None:
+    def _save(self, part: Part, key: bytes, value: bytes | None) -> None:
         self._outbox.send(self._changelog, key, value, None, part.number)
-        self._metrics.state_bytes.inc(len(value))
+        self._metrics.state_bytes.inc(len(value or b""))
 
     def commit(self) -> None:
         """Commit outputs, changed state and positions together, or nothing. Raises WorkerStop."""

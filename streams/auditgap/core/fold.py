@@ -9,8 +9,8 @@ a recorded activity. Each flag is unknown, on or off, unknown at first, and is f
 - an assertion that is not exact and reaches over a switch was so on one side of it: it says nothing new;
 - within a region, offs that no "on" keeps apart are one stretch. It began after the last "on" that surely came before
   and ended before the first "on" that surely came after;
-- in a region that an exact "off" opened, a recorded activity (or a canary) is no proof of the contrary: only an exact
-  "on", or the API saying so, ends it.
+- where an event said "off", a recorded activity (or a canary) is no proof of the contrary: only an exact "on", or the
+  API saying so, ends it.
 
 The windows are the stretches of both flags, joined where they touch: switching logging on while the API is still off
 closes nothing. The result depends on the set of assertions only, never on their order of arrival or on repetition.
@@ -91,8 +91,11 @@ class Assertion:
 
 ACTIVITY: Final = "activity"
 
+EVENTS: Final = frozenset({"settings_event", "operator"})
+"""Kinds of assertions that say what somebody did, not what was seen."""
+
 WEAK: Final = frozenset({ACTIVITY, "canary"})
-"""Kinds of proofs that records still come; they do not contradict an exact "off"."""
+"""Kinds of proofs that records still come; against the "off" of an event they count for nothing."""
 
 
 def of_settings_event(activity: Activity, append_time: int) -> Assertion:
@@ -161,7 +164,7 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
         ends=seen.ends if called_at is None else called_at + seen.skew,
         kind=seen.kind,
         input_id=seen.id,
-        digest="",
+        digest=seen.digest,
         api=api,
         logging=logging,
         append_time=append_time,
@@ -175,6 +178,9 @@ def of_recording(identifier: str, moment: int) -> Assertion:
     """Assert what a recorded activity proves: both flags were on, a settle time before it at the earliest."""
     return Assertion(moment - SETTLE, moment, ACTIVITY, identifier, "", True, True, moment, exact=False)
 
+
+KEPT: Final = 64
+"""How many of the newest assertions are kept whatever they say: an hour of a poll a minute."""
 
 Starts = Mapping[str, Assertion | None]
 """For each flag the last exact assertion about it, None where there was none."""
@@ -272,14 +278,29 @@ def _regions(assertions: Iterable[Assertion], flag: str, start: Assertion | None
     return regions
 
 
+def _heard(region: _Region) -> list[Assertion]:
+    """Leave out the recordings and canaries that an event's "off" contradicts: one that no strong "on" came after."""
+    sworn = sorted(off.ends for off in region.offs if off.kind in EVENTS)
+    if not sworn:
+        return region.ons
+    strong = [on for on in region.ons if on.kind not in WEAK]
+    heard = []
+    for on in region.ons:
+        before = bisect_right(sworn, on.begins)
+        if (
+            on.kind not in WEAK
+            or not before
+            or any(sworn[before - 1] <= s.begins and s.ends <= on.begins for s in strong)
+        ):
+            heard.append(on)
+    return heard
+
+
 def _within(region: _Region, flag: str, end: Assertion | None) -> Iterator[Stretch]:
     """Fold one region; where no "on" ends the last stretch, `end` does if it is one."""
     if not region.offs:
         return
-    ons = region.ons
-    if region.off:
-        spoken = min((on.ends for on in ons if on.kind not in WEAK), default=None)
-        ons = [on for on in ons if on.kind not in WEAK or (spoken is not None and spoken <= on.begins)]
+    ons = _heard(region)
     by_end, by_begin = sorted(ons, key=_ends), sorted(ons, key=_begins)
     since = region.start.ends if region.start is not None else None
 
@@ -436,9 +457,45 @@ class Timeline:
                 return window
         return None
 
-    def put(
-        self, new: Iterable[Assertion] = (), gone: Iterable[Assertion] = ()
-    ) -> tuple[list[Window], list[Window]]:
+    def holder_of(self, gone: Window) -> Window | None:
+        """The window that took the place of one: the one with its opening, else the first that overlaps, else None."""
+        holder = self.window_of(gone.opening)
+        if holder is None:
+            for window in self.windows:
+                ends_before = window.closed_at is not None and window.closed_at < gone.opening.begins
+                if not ends_before and (gone.closed_at is None or window.opened_at_latest <= gone.closed_at):
+                    return window
+        return holder
+
+    def is_idle(self, new: Assertion) -> bool:
+        """Whether it only says once more, after all others, that the flags are on."""
+        if new.exact or new.says_off or (self.assertions and self.assertions[-1].order > new.order):
+            return False
+        latest = self.windows[-1].closed_at if self.windows else new.begins
+        return latest is not None and latest <= new.begins
+
+    def append(self, new: Assertion) -> None:
+        """Add an idle assertion: no window changes."""
+        self.assertions.append(new)
+        self.vague += 1
+
+    def thin(self, near: Assertion) -> list[Assertion]:
+        """Take out what lies within a run of equal observations: what just left the newest ones, or came behind."""
+        gone: list[Assertion] = []
+        newest = len(self.assertions) - KEPT
+        if newest < 1:
+            return gone
+        at = bisect_left(self.assertions, near.order, key=_order)
+        for index in sorted({newest, *(range(at - 1, at + 2) if at < newest else ())}, reverse=True):
+            if 0 < index <= newest and index + 1 < len(self.assertions):
+                before, each, after = self.assertions[index - 1 : index + 2]
+                if not each.exact and each.kind != ACTIVITY and _says(before) == _says(each) == _says(after):
+                    del self.assertions[index]
+                    self.vague -= 1
+                    gone.append(each)
+        return gone
+
+    def put(self, new: Iterable[Assertion] = (), gone: Iterable[Assertion] = ()) -> tuple[list[Window], list[Window]]:
         """Add assertions and take others out; give the windows that went and those that came for them.
 
         Some of them may be equal. Raises ValueError where one of `gone` is none of the assertions.
@@ -476,6 +533,10 @@ class Timeline:
         went = self.windows[first:last]
         self.windows[first:last] = came
         return went, came
+
+
+def _says(assertion: Assertion) -> tuple[str, bool | None, bool | None]:
+    return assertion.kind, assertion.api, assertion.logging
 
 
 def _after(assertions: Iterable[Assertion], before: Starts) -> Starts:

@@ -7,15 +7,16 @@ gives nothing. Late input re-folds: what changed comes out as a new revision, an
 import json
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from auditgap.core import fold, times
 from auditgap.core.alerts import KINDS
-from auditgap.core.fold import Assertion, Timeline, Window
+from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
 from auditgap.core.inputs import FEED_SUBJECT_PREFIX, NOBODY, SETTINGS_TYPE, Activity, Actor, Rejection, admit
+from auditgap.core.observations import Observation
 from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, end_of, id_of, start_of, time_of
 from auditgap.core.records import (
     Alert,
@@ -62,6 +63,15 @@ class Bracket:
     inside_last: bytes | None = None
 
 
+class Around(NamedTuple):
+    """The last activity that was surely recorded before an "off" that is not exact, and the first surely after it."""
+
+    before: bytes | None = None
+    after: bytes | None = None
+
+
+NOTHING_AROUND: Final = Around()
+
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 _ASSERTION_FIELDS: Final = tuple(field.name for field in fields(Assertion))
 _ACTOR_FIELDS: Final = tuple(field.name for field in fields(Actor))
@@ -84,10 +94,12 @@ class Ledger:
 
     __slots__ = (
         "alerts",
+        "around",
         "assertions",
         "brackets",
         "gaps",
         "previous_digest",
+        "proofs",
         "recent",
         "replaced",
         "saved_chunk",
@@ -106,12 +118,14 @@ class Ledger:
         self.watermark = NONE
         self.assertions: dict[str, dict[str, Assertion]] = {}
         self.timeline = Timeline()
+        self.around: dict[tuple[str, str], Around] = {}
+        self.proofs: dict[bytes, Assertion] = {}
         self.windows: dict[str, Window] = {}
         self.brackets: dict[str, Bracket] = {}
         self.gaps: dict[str, Gap] = {}
         self.alerts: dict[str, Alert] = {}
         self.stale: set[str] = set()
-        self.replaced: dict[str, str] = {}
+        self.replaced: dict[str, str | None] = {}
         self.sequence = 0
         self.previous_digest: str | None = None
         self.touched: set[tuple[str, str]] = set()
@@ -137,6 +151,11 @@ class Ledger:
     def settings_event(self, activity: Activity, append_time: int, produced_at: int) -> list[Emission] | None:
         """Take in a readable settings event; None if it is a repeat."""
         return self._assert(fold.of_settings_event(activity, append_time), produced_at)
+
+    def observation(self, seen: Observation, append_time: int, produced_at: int) -> list[Emission] | None:
+        """Take in what a collector saw; None if it is a repeat."""
+        assertion = fold.of_observation(seen, append_time)
+        return [] if assertion is None else self._assert(assertion, produced_at)
 
     def rejected(
         self,
@@ -213,20 +232,48 @@ class Ledger:
             return None
         copies[content] = assertion
         self.touched.add(("a", chr(0).join(assertion.key)))
-        self._refold(assertion, known)
-        return self._publish(produced_at, also=assertion)
+        if known is None and self.timeline.is_idle(assertion):
+            self.timeline.append(assertion)
+            self._thin(assertion)
+            return []
+        new: list[Assertion] = [assertion]
+        old = [] if known is None else [known]
+        if assertion.says_off and assertion.kind not in EVENTS:
+            entries = self.recent.entries()
+            self.around[assertion.key] = _around(assertion, entries, self.recent.floor)
+            proofs = self._proofs()
+            new += [proof for key, proof in proofs.items() if key not in self.proofs]
+            self.proofs = proofs
+        self._refold(new, old)
+        self._thin(assertion)
+        return self._publish(produced_at, also=assertion if assertion.kind in EVENTS else None)
 
-    def _refold(self, assertion: Assertion, instead_of: Assertion | None) -> None:
-        """Fold an assertion in, carry over what is known of each bracket, and mark the gaps that may have changed."""
-        gone, came = self.timeline.put([assertion], [] if instead_of is None else [instead_of])
+    def _proofs(self) -> dict[bytes, Assertion]:
+        """Assert the activities that matter to the bounds of windows: around each "off" that is not exact."""
+        entries = {entry for around in self.around.values() for entry in around if entry is not None}
+        return {entry: fold.of_recording(id_of(entry), time_of(entry)) for entry in entries}
+
+    def _thin(self, near: Assertion) -> None:
+        """Keep first and last of equal observations, beyond the newest ones."""
+        for gone in self.timeline.thin(near):
+            copies = self.assertions[gone.input_id]
+            del copies[gone.key[1]]
+            if not copies:
+                del self.assertions[gone.input_id]
+            self.around.pop(gone.key, None)
+            self.touched.add(("a", chr(0).join(gone.key)))
+
+    def _refold(self, new: Iterable[Assertion], old: Iterable[Assertion]) -> None:
+        """Fold assertions in, carry over what is known of each bracket, and mark the gaps that may have changed."""
+        gone, came = self.timeline.put(new, old)
         before = {self._gap_id(window): window for window in gone}
         after = {self._gap_id(window): window for window in came}
         changed = {gap_id: window for gap_id, window in after.items() if before.get(gap_id) != window}
         moved = {
             gap_id: window
             for gap_id, window in changed.items()
-            if (old := before.get(gap_id)) is None
-            or (old.opened_at_latest, old.closed_at) != (window.opened_at_latest, window.closed_at)
+            if (was := before.get(gap_id)) is None
+            or (was.opened_at_latest, was.closed_at) != (window.opened_at_latest, window.closed_at)
         }
         if moved:
             entries = self.recent.entries()
@@ -234,9 +281,8 @@ class Ledger:
             self.brackets |= {gap_id: self._look_around(window, entries, told) for gap_id, window in moved.items()}
         for gap_id in before.keys() - after.keys():
             del self.windows[gap_id], self.brackets[gap_id]
-            opening = before[gap_id].opening
-            holding = self.timeline.window_of(self.assertions[opening.input_id][opening.key[1]])
-            self.replaced[gap_id] = self._gap_id(holding)
+            holding = self.timeline.holder_of(before[gap_id])
+            self.replaced[gap_id] = None if holding is None else self._gap_id(holding)
         self.windows |= after
         self.stale |= changed.keys() | self.replaced.keys()
 
@@ -293,48 +339,101 @@ class Ledger:
         The entries of brackets are in the order of their windows: where one is not improved, those further away in
         the same direction are not either.
         """
-        moment, windows = time_of(entry), self.timeline.windows
+        moment = time_of(entry)
+        if self.around:
+            self._prove(entry, moment)
+        windows = self.timeline.windows
+        if self.timeline.vague:
+            for window in windows:
+                before, after = moment <= _start(window), moment >= _end(window)
+                if before:
+                    self._before(window, entry)
+                if after:
+                    self._after(window, entry)
+                if not before and not after:
+                    self._inside(window, entry)
+            return
         opening_later, ended = bisect_left(windows, moment, key=_start), bisect_right(windows, moment, key=_end)
-        improved = set()
         for window in islice(windows, opening_later, None):
-            gap_id = self._gap_id(window)
-            bracket = self.brackets[gap_id]
-            if bracket.last is not None and entry <= bracket.last:
+            if not self._before(window, entry):
                 break
-            if bracket.last_exact:
-                bracket.last = entry
-                improved.add(gap_id)
         for index in range(ended - 1, -1, -1):
-            gap_id = self._gap_id(windows[index])
-            bracket = self.brackets[gap_id]
-            if bracket.first is not None and entry >= bracket.first:
+            if not self._after(windows[index], entry):
                 break
-            if bracket.first_exact:
-                bracket.first = entry
-                improved.add(gap_id)
         if ended < opening_later:
-            gap_id = self._gap_id(windows[ended])
-            bracket = self.brackets[gap_id]
-            if bracket.inside_last is None or entry > bracket.inside_last or not self.recent.has(entry):
-                bracket.inside += 1
-                bracket.inside_first = min(entry, bracket.inside_first or entry)
-                bracket.inside_last = max(entry, bracket.inside_last or entry)
-                improved.add(gap_id)
-        self.stale |= improved
-        self.touched.update(("g", gap_id) for gap_id in improved)
+            self._inside(windows[ended], entry)
+
+    def _before(self, window: Window, entry: bytes) -> bool:
+        """Take an activity before a window into its bracket; False if a later one is known."""
+        bracket = self.brackets[self._gap_id(window)]
+        if bracket.last is not None and entry <= bracket.last:
+            return False
+        if bracket.last_exact:
+            bracket.last = entry
+            self._improved(window)
+        return True
+
+    def _after(self, window: Window, entry: bytes) -> bool:
+        """Take an activity after a window into its bracket; False if an earlier one is known."""
+        bracket = self.brackets[self._gap_id(window)]
+        if bracket.first is not None and entry >= bracket.first:
+            return False
+        if bracket.first_exact:
+            bracket.first = entry
+            self._improved(window)
+        return True
+
+    def _inside(self, window: Window, entry: bytes) -> None:
+        """Count an activity inside a window."""
+        bracket = self.brackets[self._gap_id(window)]
+        if bracket.inside_last is None or entry > bracket.inside_last or not self.recent.has(entry):
+            bracket.inside += 1
+            bracket.inside_first = min(entry, bracket.inside_first or entry)
+            bracket.inside_last = max(entry, bracket.inside_last or entry)
+            self._improved(window)
+
+    def _improved(self, window: Window) -> None:
+        self.stale.add(window.gap_id)
+        self.touched.add(("g", window.gap_id))
+
+    def _prove(self, entry: bytes, moment: int) -> None:
+        """Let an activity narrow the bounds of the windows that are not exact, or close one."""
+        changed = False
+        for key, around in self.around.items():
+            off = self.assertions[key[0]][key[1]]
+            if moment < off.begins:
+                closer = around.before is None or entry > around.before
+            elif moment >= off.ends + fold.SETTLE:
+                closer = around.after is None or entry < around.after
+            else:
+                continue
+            if closer:
+                self.around[key] = around._replace(**{"before" if moment < off.begins else "after": entry})
+                self.touched.add(("a", chr(0).join(key)))
+                changed = True
+        if changed:
+            before, self.proofs = self.proofs, self._proofs()
+            self._refold(
+                [proof for each, proof in self.proofs.items() if each not in before],
+                [proof for each, proof in before.items() if each not in self.proofs],
+            )
 
     def _set_watermark(self) -> None:
         """Above which entry nothing can change: the first activity after the latest window, once it is known."""
         self.watermark = NONE
+        if any(around.after is None for around in self.around.values()):
+            self.watermark = ALL
+            return
         for window in reversed(self.timeline.windows):
             bracket = self.brackets[self._gap_id(window)]
             if window.closed_at is None or (bracket.first is None and bracket.first_exact):
                 self.watermark = ALL
                 return
             self.watermark = max(self.watermark, bracket.first or start_of(window.closed_at))
-            if bracket.first is not None:
+            if bracket.first is not None and not self.timeline.vague:
                 # Those of earlier windows are no later.
                 return
+        self.watermark = max([self.watermark, *(around.after for around in self.around.values() if around.after)])
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
@@ -440,7 +539,7 @@ class Ledger:
         window = self.windows.get(gap.gap_id)
         if window is not None and (before is None or _facts_of(before) != _facts_of(gap)):
             for off in window.offs:
-                if off is not also:
+                if off is not also and (off.kind in EVENTS or off is window.opening):
                     yield from self._derived(self._disabled(off, gap), produced_at)
         if window is not None and window.closing is not None:
             yield from self._derived(self._restored(window.closing, gap), produced_at)
@@ -451,8 +550,9 @@ class Ledger:
 
     def _alerts_of_assertion(self, assertion: Assertion, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that follow from one assertion, whether it moved a window or not."""
-        if assertion.says_off:
-            gap_id = self._gap_id(self.timeline.window_of(assertion))
+        window = self.timeline.window_of(assertion) if assertion.says_off else None
+        if window is not None:
+            gap_id = self._gap_id(window)
             yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
         input_id = assertion.input_id
         copies = sorted(self.assertions[input_id].values(), key=lambda each: each.order)
@@ -493,9 +593,16 @@ class Ledger:
     def _disabled(self, off: Assertion, gap: Gap) -> Alert:
         flags = ((off.api, "the Compliance API"), (off.logging, "the recording of activities"))
         what = " and ".join(name for value, name in flags if value is False)
+        how = f"switched off by {_who(off.actor)}" if off.kind in EVENTS else f"found off ({off.kind})"
+        # Found off first, and explained by an event later, it is one incident, and one page.
+        identity: tuple[str, ...] = ("incident", gap.incident_id)
+        if off.kind in EVENTS and (
+            off.input_id != gap.opened_by_id or self._alert_id("logging_disabled", *identity) not in self.alerts
+        ):
+            identity = off.key
         return self._alert(
             "logging_disabled",
-            off.key,
+            identity,
             off.append_time,
             occurred_at=off.ends if off.exact else None,
             actor=off.actor,
@@ -503,7 +610,7 @@ class Ledger:
             evidence=(off.input_id,),
             gap=gap,
             resolved=gap.state == "CLOSED",
-            summary=f"{self.name}: {what} switched off by {_who(off.actor)} "
+            summary=f"{self.name}: {what} {how} "
             f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_state_of(gap)}",
         )
 
@@ -519,7 +626,9 @@ class Ledger:
             evidence=tuple(each for each in ids if each),
             gap=gap,
             resolved=True,
-            summary=f"{self.name}: the feed is back, switched on by {_who(closing.actor)}; {_state_of(gap)}; "
+            summary=f"{self.name}: the feed is back, "
+            f"{f'switched on by {_who(closing.actor)}' if closing.kind in EVENTS else f'seen by {closing.kind}'}; "
+            f"{_state_of(gap)}; "
             f"{_bracket_of(gap)}",
         )
 
@@ -591,23 +700,28 @@ class Ledger:
 
     # --- persisting -------------------------------------------------------------------------------------------------
 
-    def changes(self) -> Iterator[tuple[str, bytes]]:
-        """Give what changed since the last call, as (key, value) pairs that `restore` understands."""
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
         for kind, name in sorted(self.touched):
-            yield f"{kind}{name}", _compact(self._shape(kind, name)).encode()
+            shape = self._shape(kind, name)
+            yield f"{kind}{name}", None if shape is None else _compact(shape).encode()
         self.touched.clear()
         # Chunks that came and went between two calls are past keeping.
         for number in range(max(self.saved_chunk, self.recent.oldest), self.recent.number + 1):
             yield f"r{number % CHUNKS}", self.recent.dump(number)
         self.saved_chunk = self.recent.number
 
-    def _shape(self, kind: str, name: str) -> dict[str, Any]:
+    def _shape(self, kind: str, name: str) -> dict[str, Any] | None:
         match kind:
             case "a":
                 input_id, _, content = name.rpartition(chr(0))
-                assertion = self.assertions[input_id][content]
+                assertion = self.assertions.get(input_id, {}).get(content)
+                if assertion is None:
+                    return None
+                around = self.around.get(assertion.key, NOTHING_AROUND)
                 shape = {each: getattr(assertion, each) for each in _ASSERTION_FIELDS}
-                return {**shape, "actor": {each: getattr(assertion.actor, each) for each in _ACTOR_FIELDS}}
+                actor = {each: getattr(assertion.actor, each) for each in _ACTOR_FIELDS}
+                return {**shape, "actor": actor, "around": [None if each is None else _text(each) for each in around]}
             case "g":
                 bracket = self.brackets.get(name)
                 return {"gap": as_dict(self.gaps[name]), "bracket": None if bracket is None else _texts(bracket)}
@@ -631,7 +745,10 @@ class Ledger:
             shape = json.loads(value)
             match key[0]:
                 case "a":
+                    around = Around(*(None if each is None else _entry(each) for each in shape.pop("around")))
                     assertion = Assertion(**{**shape, "actor": Actor(**shape["actor"])})
+                    if assertion.says_off and assertion.kind not in EVENTS:
+                        ledger.around[assertion.key] = around
                     assertions.append(assertion)
                     ledger.assertions.setdefault(assertion.input_id, {})[assertion.key[1]] = assertion
                 case "g":
@@ -647,7 +764,8 @@ class Ledger:
                     ledger.sequence, ledger.previous_digest = shape["sequence"], shape["previous_digest"]
                 case other:
                     raise ValueError(f"a state record of kind {other!r} was written by a newer version")
-        ledger.timeline = Timeline(assertions)
+        ledger.proofs = ledger._proofs()
+        ledger.timeline = Timeline([*assertions, *ledger.proofs.values()])
         ledger.windows = {ledger._gap_id(window): window for window in ledger.timeline.windows}
         for gap_id, window in ledger.windows.items():
             published = ledger.gaps[gap_id]
@@ -656,6 +774,14 @@ class Ledger:
                 ledger.stale.add(gap_id)
         ledger._set_watermark()
         return ledger
+
+
+def _around(off: Assertion, entries: list[bytes], floor: bytes) -> Around:
+    """Look up what the index of activities knows around an "off" that is not exact; None where it does not reach."""
+    start, end = bisect_left(entries, start_of(off.begins)), bisect_left(entries, start_of(off.ends + fold.SETTLE))
+    before = entries[start - 1] if start and floor < start_of(off.begins) else None
+    after = entries[end] if end < len(entries) and floor < start_of(off.ends + fold.SETTLE) else None
+    return Around(before, after)
 
 
 def _start(window: Window) -> int:
@@ -675,9 +801,17 @@ def _facts_of(gap: Gap) -> tuple[str | int | None, ...]:
     return gap.state, gap.opened_at, gap.opened_at_latest, gap.closed_at
 
 
+def _text(entry: bytes) -> str:
+    return entry.decode("utf-8", "surrogatepass")
+
+
+def _entry(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _texts(bracket: Bracket) -> dict[str, Any]:
     return {
-        name: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+        name: _text(value) if isinstance(value, bytes) else value
         for name in _BRACKET_FIELDS
         for value in (getattr(bracket, name),)
     }
@@ -685,8 +819,7 @@ def _texts(bracket: Bracket) -> dict[str, Any]:
 
 def _bracket(texts: Mapping[str, Any]) -> Bracket:
     entries: dict[str, Any] = {
-        name: value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-        for name, value in texts.items()
+        name: _entry(value) if isinstance(value, str) else value for name, value in texts.items()
     }
     return Bracket(**entries)
 

@@ -65,6 +65,11 @@ class Observation:
         return subject_of(self.organization_id, self.feed_id)
 
     @property
+    def digest(self) -> str:
+        """What tells two observations of one id apart."""
+        return identifier("sha256", repr(self))
+
+    @property
     def begins(self) -> int:
         """The earliest moment, by the server's clock, that it can speak of."""
         return self.sent_at - self.skew
