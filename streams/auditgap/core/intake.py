@@ -24,6 +24,7 @@ from auditgap.core.inputs import (
     read_settings,
 )
 from auditgap.core.ledger import Ledger
+from auditgap.core.observations import Observation
 from auditgap.core.recent import entry_of
 from auditgap.core.records import Emission
 
@@ -76,6 +77,17 @@ def take(ledgers: MutableMapping[str, Ledger], activity: Activity, append_time: 
     if activity.type not in ACCESS_TRANSPARENCY_TYPES:
         ledger.activity(entry_of(activity.created_at or 0, activity.id))
     return APPLIED
+
+
+def observe(ledgers: MutableMapping[str, Ledger], seen: Observation, append_time: int, produced_at: int) -> Outcome:
+    """Take in one observation, as `take` does an activity."""
+    ledger = ledger_of(ledgers, seen.subject)
+    for moment in (seen.observed_at, seen.sent_at, seen.called_at, seen.complete_through):
+        refusal = None if moment is None else admit(moment, append_time)
+        if refusal is not None:
+            return Outcome(tuple(ledger.rejected(refusal, None, seen.id, append_time, produced_at)), refusal)
+    emissions = ledger.observation(seen, append_time, produced_at)
+    return REPEAT if emissions is None else Outcome(tuple(emissions))
 
 
 def _refused(ledger: Ledger, refusal: Rejection, activity: Activity, append_time: int, produced_at: int) -> Outcome:

@@ -14,10 +14,11 @@ from typing import Any, Final, NamedTuple
 
 from auditgap.core import fold, times
 from auditgap.core.alerts import KINDS
+from auditgap.core.coverage import Span, spans
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
 from auditgap.core.inputs import FEED_SUBJECT_PREFIX, NOBODY, SETTINGS_TYPE, Activity, Actor, Rejection, admit
 from auditgap.core.observations import Observation
-from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, end_of, id_of, start_of, time_of
+from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, Runs, end_of, id_of, start_of, time_of
 from auditgap.core.records import (
     Alert,
     Emission,
@@ -220,6 +221,10 @@ class Ledger:
             summary=f"{self.name}: {sentence}",
         )
         return [] if made.alert_id in self.alerts else [self._record(made, produced_at)]
+
+    def coverage(self, until: int) -> list[Span]:
+        """Say what is known of every instant up to `until`."""
+        return spans(self.timeline, self.recent.proofs(), until)
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
 
@@ -706,6 +711,9 @@ class Ledger:
             shape = self._shape(kind, name)
             yield f"{kind}{name}", None if shape is None else _compact(shape).encode()
         self.touched.clear()
+        if self.recent.runs_changed:
+            yield "p", _compact(self.recent.runs.runs).encode()
+            self.recent.runs_changed = False
         # Chunks that came and went between two calls are past keeping.
         for number in range(max(self.saved_chunk, self.recent.oldest), self.recent.number + 1):
             yield f"r{number % CHUNKS}", self.recent.dump(number)
@@ -760,6 +768,8 @@ class Ledger:
                     row = KINDS[shape["kind"]]
                     alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})
                     ledger.alerts[alert.alert_id] = alert
+                case "p":
+                    ledger.recent.runs = Runs((first, last) for first, last in shape)
                 case "h":
                     ledger.sequence, ledger.previous_digest = shape["sequence"], shape["previous_digest"]
                 case other:

@@ -9,8 +9,10 @@ floor every answer is exact. Below it an entry may have been dropped: the answer
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Final
 
 from auditgap.core import times
@@ -56,19 +58,63 @@ def id_of(entry: bytes) -> str:
     return entry[times.TEXT_LENGTH :].decode("utf-8", "surrogatepass")
 
 
+PROOF_LIMIT: Final = 3600 * times.SECOND
+"""How far apart two proofs of recording may be for the time between them to count as proven. At least an hour."""
+
+_HOUR: Final = len("2026-11-01T12")
+_FOREVER: Final = 2**63 - 1
+
+
+class Runs:
+    """Proofs of recording as runs: first and last of those that are each no further apart than the proof limit.
+
+    Runs depend on the set of proofs only.
+    """
+
+    __slots__ = ("runs",)
+
+    def __init__(self, runs: Iterable[tuple[int, int]] = ()) -> None:
+        self.runs = list(runs)
+
+    def add(self, first: int, last: int) -> bool:
+        """Take in proofs that make one run; False if that was known."""
+        at = bisect_right(self.runs, (first, _FOREVER))
+        low, high = at, at
+        while low > 0 and self.runs[low - 1][1] >= first - PROOF_LIMIT:
+            low -= 1
+        while high < len(self.runs) and self.runs[high][0] <= last + PROOF_LIMIT:
+            high += 1
+        touching = self.runs[low:high]
+        joined = min([first, *(run[0] for run in touching)]), max([last, *(run[1] for run in touching)])
+        self.runs[low:high] = [joined]
+        return touching != [joined]
+
+    def add_entries(self, entries: Iterable[bytes]) -> bool:
+        """Take in activities; False if nothing new came of it."""
+        changed = False
+        # Within an hour of the clock no two are further apart than the limit: only its first and last are parsed.
+        for _, hour in groupby(sorted(entries), key=itemgetter(slice(_HOUR))):
+            within = list(hour)
+            changed |= self.add(time_of(within[0]), time_of(within[-1]))
+        return changed
+
+
 class Recent:
     """The index of one subject. The fast path appends to `chunk`, the filling one, and calls `rotate` when full.
 
     No entry that was dropped sorts after `floor`; `number` counts the chunks that were begun before the filling one.
+    `runs` holds what was dropped as runs, and `runs_changed` tells that it is to be persisted.
     """
 
-    __slots__ = ("chunk", "floor", "full", "number")
+    __slots__ = ("chunk", "floor", "full", "number", "runs", "runs_changed")
 
     def __init__(self) -> None:
         self.chunk: list[bytes] = []
         self.number = 0
         self.full: list[list[bytes]] = []
         self.floor = NONE
+        self.runs = Runs()
+        self.runs_changed = False
 
     def add(self, entry: bytes) -> None:
         """Take one activity in; a repeat is harmless."""
@@ -91,11 +137,19 @@ class Recent:
         self.chunk = []
         self.number += 1
         if len(self.full) >= CHUNKS:
-            self.floor = max(self.floor, *self.full.pop(0))
+            dropped = self.full.pop(0)
+            self.floor = max(self.floor, *dropped)
+            self.runs_changed |= self.runs.add_entries(dropped)
 
     def entries(self) -> list[bytes]:
         """List all that is known, sorted; the floor is an entry too, and a repeat may be there twice."""
         return sorted(chain(*self.full, self.chunk, (self.floor,) if self.floor else ()))
+
+    def proofs(self) -> Runs:
+        """Give all that was ever recorded as runs."""
+        proofs = Runs(self.runs.runs)
+        proofs.add_entries(chain(*self.full, self.chunk))
+        return proofs
 
     def has_id(self, identifier: str) -> bool:
         """Whether an activity of this id is in the index, at whatever time."""

@@ -653,7 +653,7 @@ def test_many_activities_between_two_changes() -> None:
     run.restart()
     flood(run, 50, 2000, "act")
     written = [key for key, _ in run.ledger.changes()]
-    assert sorted(written) == [f"g{run.gap.gap_id}", *(f"r{n}" for n in range(CHUNKS))]
+    assert sorted(written) == [f"g{run.gap.gap_id}", "p", *(f"r{n}" for n in range(CHUNKS))]
 
 
 def test_awkward_ids_survive() -> None:
