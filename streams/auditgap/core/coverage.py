@@ -58,7 +58,8 @@ def spans(timeline: Timeline, proofs: Runs, until: int) -> list[Span]:
         closed = until if window.closed_at is None else window.closed_at
         certain = until if window.closed_at_earliest is None else window.closed_at_earliest
         put(UNKNOWN, opened, closed)
-        put(OFF, window.opened_at_latest, certain)
+        if window.sure:
+            put(OFF, window.opened_at_latest, certain)
         begin = min(begin, opened, window.opened_at_latest)
     for off in timeline.assertions:
         if off.says_off and not off.exact and timeline.window_of(off) is None:

@@ -190,7 +190,10 @@ NOTHING: Final[Starts] = {API: None, LOGGING: None}
 
 @dataclass(slots=True)
 class Stretch:
-    """A stretch of one flag being off; `closing` is None while it is. Times as in Window."""
+    """A stretch of one flag being off; `closing` is None while it is. Times as in Window.
+
+    It is `sure` where something in it is certain.
+    """
 
     flag: str
     offs: list[Assertion]
@@ -199,6 +202,7 @@ class Stretch:
     closed_at: int | None
     closed_at_earliest: int | None
     closing: Assertion | None
+    sure: bool
 
 
 @dataclass(slots=True)
@@ -206,7 +210,8 @@ class Window:
     """A stretch in which either flag was off; the closing side is None while it is open.
 
     It began between `opened_at` (None: unknown) and `opened_at_latest`, and ended between `closed_at_earliest` and
-    `closed_at`. `before` is what was exactly known before `opening`; `offs` are all assertions of an "off" in it.
+    `closed_at`: where the middle two are the wrong way round, or it is not `sure`, no moment is certain. `before` is
+    what was exactly known before `opening`; `offs` are all assertions of an "off" in it.
     `gap_id` is for the ledger to fill in.
     """
 
@@ -219,6 +224,7 @@ class Window:
     closing: Assertion | None
     off_flags: set[str]
     offs: list[Assertion]
+    sure: bool
     gap_id: str = field(default="", compare=False)
 
     @property
@@ -296,68 +302,100 @@ def _heard(region: _Region) -> list[Assertion]:
     return heard
 
 
-def _within(region: _Region, flag: str, end: Assertion | None) -> Iterator[Stretch]:
+def _within(region: _Region, flag: str, end: Assertion | None) -> list[Stretch]:
     """Fold one region; where no "on" ends the last stretch, `end` does if it is one."""
     if not region.offs:
-        return
-    ons = _heard(region)
-    by_end, by_begin = sorted(ons, key=_ends), sorted(ons, key=_begins)
-    since = region.start.ends if region.start is not None else None
+        return []
+    ons = _Ons(_heard(region), region.start.ends if region.start is not None else None)
+    switched = [on.ends for on in ons.by_end if on.exact]
+    over: list[Assertion] = []
+    offs: list[Assertion] = []
+    for off in sorted(region.offs, key=_ends):
+        reaches_over = bisect_right(switched, off.begins) < bisect_left(switched, off.ends)
+        (over if reaches_over else offs).append(off)
+    found = _grouped(offs, ons, region, flag, end)
+    # Over an exact "on", it is new only where nothing says that it was off before that.
+    fresh = [off for off in over if not any(_explains(stretch, off) for stretch in found)]
+    return _grouped(sorted([*offs, *fresh], key=_ends), ons, region, flag, end) if fresh else found
 
-    def last_on(moment: int) -> int | None:
-        """Give the latest time at which it was surely on before a moment."""
-        best = since
-        for on in reversed(by_end[: bisect_left(by_end, moment, key=_ends)]):
+
+def _explains(stretch: Stretch, off: Assertion) -> bool:
+    return stretch.offs[0].begins <= off.ends and (stretch.closed_at is None or off.begins <= stretch.closed_at)
+
+
+class _Ons:
+    """What says "on" in a region, for looking up what surely came before a moment and after it."""
+
+    def __init__(self, ons: Iterable[Assertion], since: int | None) -> None:
+        self.by_end, self.by_begin = sorted(ons, key=_ends), sorted(ons, key=_begins)
+        self._since = since
+
+    def last(self, moment: int) -> int | None:
+        """Give the latest time at which it was surely on before a moment, None where it is not known."""
+        best = self._since
+        for on in reversed(self.by_end[: bisect_left(self.by_end, moment, key=_ends)]):
             if best is not None and on.ends <= best:
                 break
             best = on.begins if best is None else max(best, on.begins)
         return best
 
-    def first_on(moment: int) -> Assertion | None:
+    def first(self, moment: int) -> Assertion | None:
         """Give the "on" that is sure the soonest after a moment."""
         best: Assertion | None = None
-        for on in by_begin[bisect_left(by_begin, moment, key=_begins) :]:
+        for on in self.by_begin[bisect_left(self.by_begin, moment, key=_begins) :]:
             if best is not None and on.begins > best.ends:
                 break
             if best is None or (on.ends, on.order) < (best.ends, best.order):
                 best = on
         return best
 
+
+def _grouped(offs: Iterable[Assertion], ons: _Ons, region: _Region, flag: str, end: Assertion | None) -> list[Stretch]:
+    """Join those, sorted by their ends, that no "on" keeps apart."""
     groups: list[list[Assertion]] = []
     until = 0
-    for off in sorted(region.offs, key=_ends):
-        between = first_on(until) if groups else None
+    for off in offs:
+        between = ons.first(until) if groups else None
         if groups and (between is None or between.ends > off.begins):
             groups[-1].append(off)
             until = max(until, off.ends)
         else:
             groups.append([off])
             until = off.ends
-    for offs in groups:
-        opening = min(offs, key=_opens)
-        closing = first_on(max(off.ends for off in offs)) or (end if region.off else None)
-        earliest = opening.ends if opening.exact else _least(last_on(off.begins) for off in offs)
-        latest, certain = opening.ends, None
-        # An "on" that may lie between two of them: what comes after it may be another stretch.
-        doubtful = [on for on in ons if on is not closing and on.begins < offs[-1].ends and on.ends > latest]
-        if closing is not None:
-            certain = closing.ends if closing.exact else max(off.begins for off in offs)
-            certain = min([certain, *(on.begins for on in doubtful)])
-        elif doubtful:
-            sure = max(on.ends for on in doubtful)
-            latest = next((off.ends for off in offs if off.begins >= sure), offs[-1].ends)
-        yield Stretch(flag, offs, earliest, latest, None if closing is None else closing.ends, certain, closing)
+    return [_stretch(group, ons, flag, end if region.off else None) for group in groups]
+
+
+def _stretch(offs: list[Assertion], ons: _Ons, flag: str, end: Assertion | None) -> Stretch:
+    """Work out the bounds of a stretch from its offs, sorted by their ends."""
+    opening = min(offs, key=_opens)
+    closing = ons.first(offs[-1].ends) or end
+    opened_at = opening.ends if opening.exact else _least(ons.last(off.begins) for off in offs)
+    # An "on" that is neither surely before nor surely after may part it: certain is only what has none in it.
+    begins = min(off.begins for off in offs)
+    doubtful = [on for on in ons.by_end if on is not closing and on.ends > begins and on.begins < offs[-1].ends]
+    clean = [off for off in offs if all(on.ends <= off.begins or off.ends <= on.begins for on in doubtful)]
+    if closing is None:
+        clean = [off for off in clean if all(on.ends <= off.begins for on in doubtful)]
+    latest = clean[0].ends if clean else offs[-1].ends
+    if closing is None:
+        return Stretch(flag, offs, opened_at, latest, None, None, None, sure=bool(clean))
+    certain = closing.ends if closing.exact else max(off.begins for off in offs)
+    later = (on.begins for on in doubtful if on.begins >= latest)
+    certain = min([certain, *later]) if clean else begins
+    return Stretch(flag, offs, opened_at, latest, closing.ends, certain, closing, sure=bool(clean))
 
 
 def _joined(first: Stretch, second: Stretch) -> Stretch:
+    """One stretch that was open when an exact "off" came, and the one that this began."""
     return Stretch(
         first.flag,
         first.offs + second.offs,
         first.opened_at,
-        first.opened_at_latest,
+        first.opened_at_latest if first.sure else second.opened_at_latest,
         second.closed_at,
         second.closed_at_earliest,
         second.closing,
+        sure=second.sure,
     )
 
 
@@ -413,13 +451,7 @@ def _window(opening: Assertion, parts: list[Stretch]) -> Window:
     closing = None
     if all(part.closing is not None for part in parts):
         closing = max((part.closing for part in parts if part.closing is not None), key=lambda on: (on.ends, on.order))
-    latest = min(part.opened_at_latest for part in parts)
-    certain: int | None = None
-    if closing is not None:
-        for part in sorted(parts, key=lambda part: part.opened_at_latest):
-            # Certainly off until here, as long as no moment lies between that was certainly neither.
-            if certain is None or part.opened_at_latest <= certain:
-                certain = max(certain or part.closed_at_earliest or 0, part.closed_at_earliest or 0)
+    latest, certain = _certain(parts, closed=closing is not None)
     offs = {off.key: off for part in parts for off in part.offs}
     return Window(
         opening=opening,
@@ -431,7 +463,25 @@ def _window(opening: Assertion, parts: list[Stretch]) -> Window:
         closing=closing,
         off_flags={part.flag for part in parts},
         offs=sorted(offs.values(), key=_order),
+        sure=any(part.sure and (part.closing is None) == (closing is None) for part in parts),
     )
+
+
+def _certain(parts: list[Stretch], *, closed: bool) -> tuple[int, int | None]:
+    """Give the certain part of stretches that touch: as long as no moment lies between that was certainly neither."""
+    sure = [part for part in parts if part.sure] or parts
+    ends = [(part.opened_at_latest, part.closed_at_earliest) for part in sure]
+    if closed:
+        latest, certain = min(ends, key=lambda each: each[0])
+        for begin, end in sorted(ends, key=lambda each: each[0]):
+            if begin <= (certain or 0):
+                certain = max(certain or 0, end or 0)
+        return latest, certain
+    latest = min((begin for begin, end in ends if end is None), default=max(begin for begin, _ in ends))
+    for begin, end in sorted(((begin, end) for begin, end in ends if end is not None), reverse=True):
+        if end >= latest:
+            latest = min(latest, begin)
+    return latest, None
 
 
 class Timeline:

@@ -287,7 +287,15 @@ class Ledger:
         for gap_id in before.keys() - after.keys():
             del self.windows[gap_id], self.brackets[gap_id]
             holding = self.timeline.holder_of(before[gap_id])
-            self.replaced[gap_id] = None if holding is None else self._gap_id(holding)
+            holder = None if holding is None else self._gap_id(holding)
+            self.replaced |= {old: holder for old, new in self.replaced.items() if new == gap_id}
+            if gap_id in self.gaps:
+                self.replaced[gap_id] = holder
+            else:  # it came and went between two publications
+                self.stale.discard(gap_id)
+                self.touched.discard(("g", gap_id))
+        for gap_id in after:
+            self.replaced.pop(gap_id, None)
         self.windows |= after
         self.stale |= changed.keys() | self.replaced.keys()
 
@@ -493,7 +501,8 @@ class Ledger:
             confidence="CONFIRMED",
             cause=window.cause,
             opened_at=window.opened_at,
-            opened_at_latest=window.opened_at_latest,
+            # While it is open that is to say "off from here on": not known where an "on" may have come since.
+            opened_at_latest=window.opened_at_latest if window.sure or closing is not None else None,
             closed_at=window.closed_at,
             closed_at_earliest=window.closed_at_earliest,
             duration_seconds=None if long is None else long / times.SECOND,
