@@ -1,4 +1,4 @@
-"""Contestant: the shipped worker. Its only addition is the clock around `Job.assign`, `Job.poll` and `Job.commit`."""
+"""Contestant: the shipped worker. Its only addition is the clock around `Job.assign`, `Job.poll` and `Job.finish`."""
 
 import sys
 
@@ -10,7 +10,7 @@ from auditgap.adapters.job import Job
 from auditgap.entrypoints import worker
 
 WATCH = stopwatch.Stopwatch(stopwatch.Task.given().records)
-assign, poll, commit = Job.assign, Job.poll, Job.commit
+assign, poll, finish = Job.assign, Job.poll, Job.finish
 
 
 def timed_assign(self: Job, numbers: list[int]) -> None:
@@ -28,12 +28,12 @@ def timed_poll(self: Job) -> dict[int, list[Message]]:
     return batches
 
 
-def timed_commit(self: Job) -> None:
+def timed_finish(self: Job) -> None:
     """Look how far the commit reached."""
-    commit(self)
+    finish(self)
     WATCH.committed(sum(part.committed for part in self.parts.values()))
 
 
 if __name__ == "__main__":
-    Job.assign, Job.poll, Job.commit = timed_assign, timed_poll, timed_commit  # type: ignore[method-assign]
+    Job.assign, Job.poll, Job.finish = timed_assign, timed_poll, timed_finish  # type: ignore[method-assign]
     sys.exit(worker.run(config.load()))

@@ -139,7 +139,6 @@ class ActivityConsumer(driver.Consumer):
         self.membership = b""
         self._sent: dict[int, int] = {}
         self._fetched_at = self._committed_at = 0.0
-        self._behind = False
         self._urgent = asyncio.Event()
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
@@ -159,7 +158,6 @@ class ActivityConsumer(driver.Consumer):
         except Exception as error:
             halt(error)
         now = time.monotonic()
-        self._behind = sum(len(each[0].value.records) for each in out.values()) >= self.job.batch_records
         if out:
             self._fetched_at = now
         else:
@@ -251,11 +249,22 @@ class ActivityConsumer(driver.Consumer):
             if self.job.urgent:
                 self._urgent.set()
 
-    async def commit_job(self) -> None:
-        """Commit what the job has done, off the event loop's thread."""
+    async def commit_job(self, spacing: float = 0.0) -> None:
+        """Commit what the job has done, unless that was done less than `spacing` seconds ago.
+
+        Only what waits for the broker runs off the event loop's thread.
+        """
         async with self.lock:
+            # Looked at here, not before: while this one waited for the lock, another commit may have been made.
+            if time.monotonic() < self._committed_at + spacing:
+                return
+            self._urgent.clear()
             if self.owned:
-                await self._blocking(self.job.commit)
+                try:
+                    self.job.prepare()
+                except Exception as error:
+                    halt(error)
+                await self._blocking(self.job.finish)
                 self._committed_at = time.monotonic()
 
     async def _blocking(self, step: Callable[..., None], *args: Any) -> None:
@@ -275,10 +284,9 @@ class ActivityConsumer(driver.Consumer):
                 thread_loop.call_soon_threadsafe(self._check_membership)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._urgent.wait(), BEAT_SECONDS)
-                spacing = self.commit_interval if self._behind else URGENT_SPACING
+                spacing = self.commit_interval if self.job.behind() else URGENT_SPACING
                 await asyncio.sleep(self._committed_at + spacing - time.monotonic())
-                self._urgent.clear()
-                await self.commit_job()
+                await self.commit_job(spacing)
             if self.owned and loop.time() >= check_at:
                 try:
                     await loop.run_in_executor(None, self.job.check_input)
@@ -297,8 +305,7 @@ class ActivityConsumer(driver.Consumer):
 
         `start_new_transaction` is False when the worker leaves: everything is committed then.
         """
-        if not start_new_transaction or time.monotonic() > self._committed_at + self.commit_interval * 0.8:
-            await self.commit_job()
+        await self.commit_job(self.commit_interval * 0.8 if start_new_transaction else 0.0)
         for tp in list(self._acked):
             self._acked[tp].clear()
             self._acked_index[tp].clear()

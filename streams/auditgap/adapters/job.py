@@ -29,6 +29,7 @@ from auditgap.core.inputs import (
     SETTINGS_TYPE,
     Activity,
     Rejection,
+    is_settings,
     key_of,
     subject_of,
 )
@@ -390,6 +391,9 @@ class Job:
 
     def _publish(self, part: Part, ledger: Ledger, emissions: Iterable[Emission]) -> None:
         part.touched.add(ledger)
+        self._send(part, ledger, emissions)
+
+    def _send(self, part: Part, ledger: Ledger, emissions: Iterable[Emission]) -> None:
         key = key_of(ledger.subject).encode("utf-8", "surrogatepass")
         for record in emissions:
             value, headers = self._encoder.emission(record), cloudevents.of_emission(record, ledger.subject)
@@ -428,38 +432,63 @@ class Job:
         target = self._partition_of(activity.subject)
         self._outbox.send(self._topics.activity, key, message.value(), headers, target)
         self._metrics.records.labels("forwarded").inc()
+        # The partition it belongs to has to wait for the commit.
+        self.urgent = self.urgent or is_settings(activity)
 
     def _save(self, part: Part, key: bytes, value: bytes | None) -> None:
         self._outbox.send(self._changelog, key, value, None, part.number)
         self._metrics.state_bytes.inc(len(value or b""))
 
+    def _save_ledger(self, part: Part, ledger: Ledger) -> int:
+        """Write what changed of a ledger; gives how many bytes that was."""
+        written = 0
+        send, changelog, number = self._outbox.send, self._changelog, part.number
+        for key, value in ledger.changes():
+            send(changelog, state.key_of(ledger.subject, key), value, None, number)
+            written += len(value)
+        return written
+
     def commit(self) -> None:
-        """Commit outputs, changed state and positions together, or nothing. Raises WorkerStop."""
+        """Commit outputs, changed state and positions together, or nothing. Blocks. Raises WorkerStop."""
+        self.prepare()
+        self.finish()
+
+    def prepare(self) -> None:
+        """Write outputs and changed state into the transaction; `finish` has to follow. Raises WorkerStop.
+
+        Runs where records are taken in: on another thread the two would only wait for each other. It waits for the
+        network only where the producer's queue is full. Nothing may be taken in until `finish` is done.
+        """
+        now = self._clock()
+        written = 0
         try:
-            self._commit()
+            for part in self.parts.values():
+                for ledger in part.touched:
+                    if ledger.stale:
+                        self._send(part, ledger, ledger.settle(now))
+                    written += self._save_ledger(part, ledger)
+                part.touched.clear()
+                if part.position == part.handed < part.end:
+                    # What lies between is no record but the mark of a transaction: a position before it would look
+                    # like lag, and like a loss once retention takes it.
+                    part.position = part.end
         except WorkerStop:
             self._absolve()
             raise
+        self._metrics.state_bytes.inc(written)
 
-    def _commit(self) -> None:
-        now = self._clock()
-        for part in self.parts.values():
-            for ledger in list(part.touched):
-                if ledger.stale:
-                    self._publish(part, ledger, ledger.settle(now))
-                for ledger_key, value in ledger.changes():
-                    self._save(part, state.key_of(ledger.subject, ledger_key), value)
-            part.touched.clear()
-            if part.position == part.handed < part.end:
-                # What lies between is no record but the mark of a transaction: a position before it would look like
-                # lag, and like a loss once retention takes it.
-                part.position = part.end
+    def finish(self) -> None:
+        """Commit what `prepare` wrote, and the positions. Blocks. Raises WorkerStop."""
         topic = self._topics.activity
         moved = [part for part in self.parts.values() if part.position != part.committed]
         if not moved and not self._outbox.open:
             return
-        with self._metrics.commits.time():
-            self._outbox.commit([TopicPartition(topic, p.number, p.position) for p in moved], self.membership())
+        try:
+            with self._metrics.commits.time():
+                self._outbox.commit([TopicPartition(topic, p.number, p.position) for p in moved], self.membership())
+        except WorkerStop:
+            self._absolve()
+            raise
         for part in self.parts.values():
             part.committed = part.position
             part.oldest_uncommitted = None
@@ -472,18 +501,28 @@ class Job:
         oldest = [p.oldest_uncommitted for p in list(self.parts.values()) if p.oldest_uncommitted is not None]
         return (self._clock() - min(oldest)) / times.SECOND if oldest else 0.0
 
+    def behind(self) -> bool:
+        """Whether a whole batch waits to be taken in. Asks nothing of the network."""
+        return sum(self._lags().values()) >= self.batch_records
+
+    def _lags(self) -> dict[int, int]:
+        """How many records are not taken in yet, by partition, as far as the last answer to a fetch told."""
+        lags = {}
+        for part in list(self.parts.values()):
+            place = TopicPartition(self._topics.activity, part.number)
+            _, high = self._reader.get_watermark_offsets(place, cached=True)
+            if high >= 0:
+                lags[part.number] = max(0, high - part.position)
+        return lags
+
     def measure(self) -> None:
         """Bring the gauges up to date. Asks nothing of the network."""
         self._metrics.commit_age.set(self.commit_age())
         parts = list(self.parts.values())
         self._metrics.subjects.set(sum(len(part.ledgers) for part in parts))
         self._metrics.lag.clear()
-        for part in parts:
-            _, high = self._reader.get_watermark_offsets(
-                TopicPartition(self._topics.activity, part.number), cached=True
-            )
-            if high >= 0:
-                self._metrics.lag.labels(str(part.number)).set(max(0, high - part.position))
+        for number, lag in self._lags().items():
+            self._metrics.lag.labels(str(number)).set(lag)
 
 
 _LOST_POSITION: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
