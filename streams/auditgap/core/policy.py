@@ -367,8 +367,8 @@ def difference(old: Policy | None, new: Policy) -> tuple[str, ...]:
     """Say what a version changes, a clause for each thing."""
     before, after = old.rules if old else Rules(), new.rules
     said = [
-        *_moved("owner", _names(before.owners), _names(after.owners)),
-        *_moved("authorised actor", _names(before.authorised), _names(after.authorised)),
+        *_moved("owner", names(before.owners), names(after.owners)),
+        *_moved("authorised actor", names(before.authorised), names(after.authorised)),
         *_moved("watcher key", before.watcher_keys, after.watcher_keys),
         *_changed("proof limit", length(before.proof_limit_seconds), length(after.proof_limit_seconds)),
         *_changed("settle time", length(before.settle_seconds), length(after.settle_seconds)),
@@ -399,7 +399,8 @@ def steps(rules: Rules) -> str:
     return f"{', '.join(map(length, rules.gap_still_open_seconds))}, then daily"
 
 
-def _names(actors: Actors) -> list[str]:
+def names(actors: Actors) -> list[str]:
+    """Name actors, each with its kind."""
     kinds = (("user", actors.users), ("e-mail", actors.emails), ("key", actors.keys))
     return [
         f"{kind} {each}" for kind, names in (*kinds, ("service account", actors.service_accounts)) for each in names
@@ -411,7 +412,7 @@ def _acknowledged(each: Acknowledgement) -> str:
 
 
 def _window(window: ChangeWindow) -> str:
-    return f"{window} for {', '.join(_names(window.actors))}, registered {times.text_of(window.registered_at)}"
+    return f"{window} for {', '.join(names(window.actors))}, registered {times.text_of(window.registered_at)}"
 
 
 def _moved(what: str, before: Iterable[str], after: Iterable[str]) -> list[str]:
