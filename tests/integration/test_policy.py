@@ -160,8 +160,10 @@ def test_one_publisher_at_a_time(applying: Applying) -> None:
     """A second `policy apply` that begins later wins; the first one publishes nothing, and says so."""
     settings = applying.site.settings
     first = PolicyTopic(settings, schema_ids(settings), lambda _: None)
-    with pytest.raises(BrokerError, match="another `auditgap policy apply`"), first:
+    with first:
         applying.apply(FILE)
-        first.publish([successor(None, "org_1", Rules(), "late", 1, None)])
+        late = successor(None, "org_1", Rules(), "late", 1, None)
+        with pytest.raises(BrokerError, match="another `auditgap policy apply`"):
+            first.publish([late])
     assert [each.author for each in applying.versions("org_1")] == ["jane@example.com"]
     assert latest_of([each for _, each in applying.stored()], None) is not None
