@@ -78,7 +78,11 @@ def settings_for(servers: str, activity: str, name: str) -> Settings:
     """Name the topics of one run."""
     return config.load(
         kafka={"bootstrap_servers": servers},
-        topics={"activity": activity, "alert": f"{name}.alert", "gap": f"{name}.gap", "partitions": PARTITIONS},
+        topics={
+            "activity": activity,
+            **{each: f"{name}.{each}" for each in ("alert", "gap", "policy")},
+            "partitions": PARTITIONS,
+        },
         worker={"group": name, "instance_id": name, "http_port": 0, "log_level": "WARNING"},
     )
 
@@ -91,6 +95,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "AUDITGAP_TOPICS__ACTIVITY": topics.activity,
         "AUDITGAP_TOPICS__ALERT": topics.alert,
         "AUDITGAP_TOPICS__GAP": topics.gap,
+        "AUDITGAP_TOPICS__POLICY": topics.policy,
         "AUDITGAP_TOPICS__PARTITIONS": str(topics.partitions),
         "AUDITGAP_WORKER__GROUP": worker.group,
         "AUDITGAP_WORKER__INSTANCE_ID": worker.instance_id,

@@ -54,7 +54,7 @@ def settings(kafka: str) -> Iterator[Settings]:
     own = f"test-{uuid.uuid4().hex[:12]}"
     made = load(
         kafka={"bootstrap_servers": kafka},
-        topics={name: f"{own}.{name}" for name in ("activity", "alert", "gap")},
+        topics={name: f"{own}.{name}" for name in ("activity", "alert", "gap", "policy")},
         worker={"group": own, "instance_id": own, "http_port": 0},
     )
     apply_topics(made, lambda _: None)
@@ -73,6 +73,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "AUDITGAP_TOPICS__ACTIVITY": topics.activity,
         "AUDITGAP_TOPICS__ALERT": topics.alert,
         "AUDITGAP_TOPICS__GAP": topics.gap,
+        "AUDITGAP_TOPICS__POLICY": topics.policy,
         "AUDITGAP_WORKER__GROUP": worker.group,
         "AUDITGAP_WORKER__INSTANCE_ID": worker.instance_id,
         "AUDITGAP_WORKER__HTTP_PORT": str(worker.http_port),

@@ -55,6 +55,7 @@ class TopicSettings(_Section):
     activity: TopicName = "compliance.activity"
     alert: TopicName = "compliance.alert"
     gap: TopicName = "compliance.gap"
+    policy: TopicName = "compliance.policy"
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
     replication: Annotated[int, Field(ge=1, le=10)] = 1
     retention_days: Annotated[float, Field(gt=0)] = 30

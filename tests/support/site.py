@@ -29,7 +29,11 @@ class Site:
         self.settings = Settings(
             kafka=KafkaSettings(bootstrap_servers=bootstrap_servers),
             topics=TopicSettings(
-                activity=f"{name}.activity", alert=f"{name}.alert", gap=f"{name}.gap", partitions=partitions
+                activity=f"{name}.activity",
+                alert=f"{name}.alert",
+                gap=f"{name}.gap",
+                policy=f"{name}.policy",
+                partitions=partitions,
             ),
             worker=WorkerSettings(
                 **{

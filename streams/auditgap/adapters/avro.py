@@ -16,7 +16,7 @@ from fastavro.schema import SchemaParseException
 
 from auditgap import resources
 from auditgap.adapters.avro_flat import record_writer
-from auditgap.core import times
+from auditgap.core import policy, times
 from auditgap.core.inputs import Activity, Actor, Rejection
 from auditgap.core.records import Emission, Gap, alert_from_dict, as_dict, gap_from_dict
 
@@ -29,7 +29,7 @@ Schema = Any
 
 @cache
 def schema(name: str) -> Schema:
-    """Load a shipped schema: activity, alert or gap."""
+    """Load a shipped schema: activity, alert, gap or policy."""
     return fastavro.parse_schema(json.loads(schema_text(name)))
 
 
@@ -105,7 +105,7 @@ _UNREADABLE: Final = (
 
 
 class Encoder:
-    """Writes activities, alerts and gaps with the ids of a table."""
+    """Writes activities, alerts, gaps and policies with the ids of a table."""
 
     def __init__(self, ids: SchemaIds) -> None:
         self._prefixes = {name: ids.prefix(name) for name in ids.ids}
@@ -137,8 +137,13 @@ class Encoder:
 
     def emission(self, record: Emission) -> bytes:
         """Write a gap or an alert."""
-        name = name_of(record)
-        shape = as_dict(record)
+        return self._shape(name_of(record), as_dict(record))
+
+    def policy(self, version: policy.Policy) -> bytes:
+        """Write a version of a policy. Raises UnicodeEncodeError where a text holds half of a surrogate pair."""
+        return self._shape("policy", policy.as_shape(version))
+
+    def _shape(self, name: str, shape: dict[str, Any]) -> bytes:
         return self._prefixes[name] + self._write[name]([shape[field] for field in self._fields[name]])
 
 
@@ -179,6 +184,23 @@ def decode_emission(ids: SchemaIds, value: bytes, name: str) -> Emission | Rejec
         return shape
     plain = {field: _micros(value) if isinstance(value, datetime) else value for field, value in shape.items()}
     return gap_from_dict(plain) if name == "gap" else alert_from_dict(plain)
+
+
+def decode_policy(ids: SchemaIds, value: bytes | None, append_time: int) -> policy.Policy | Rejection:
+    """Read a version of a policy from its wire format; the broker says when it was appended."""
+    shape = ids.decode(value, "policy")
+    return shape if isinstance(shape, Rejection) else policy.from_shape(_plain(shape), append_time)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _plain(each) for name, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case datetime():
+            return times.of(value)
+    return value
 
 
 def _micros(moment: datetime | int | None) -> int | None:

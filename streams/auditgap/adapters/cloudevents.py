@@ -12,6 +12,7 @@ from confluent_kafka import Message
 
 from auditgap.core import times
 from auditgap.core.inputs import Activity
+from auditgap.core.policy import Policy
 from auditgap.core.records import Emission, Gap
 
 Headers = list[tuple[str, bytes]]
@@ -20,6 +21,7 @@ Headers = list[tuple[str, bytes]]
 ACTIVITY_TYPE_PREFIX: Final = b"com.anthropic.compliance.activity."
 ALERT_TYPE_PREFIX: Final = "io.auditgap.compliance.alert."
 GAP_TYPE: Final = "io.auditgap.compliance.gap"
+POLICY_TYPE: Final = b"io.auditgap.compliance.policy"
 
 _SPEC: Final = ("ce_specversion", b"1.0")
 _AVRO: Final = ("content-type", b"application/avro")
@@ -64,6 +66,29 @@ def of_emission(record: Emission, subject: str) -> Headers:
         ("ce_type", kind.encode()),
         ("ce_time", times.text_of(record.produced_at).encode()),
         ("ce_subject", subject.encode("utf-8", "surrogatepass")),
+        _AVRO,
+    ]
+
+
+DEFAULTS_SUBJECT: Final = "*"
+"""What the defaults of the policy are about, and the key of their record: no organization has this id."""
+
+
+def policy_subject(organization_id: str | None) -> str:
+    """Name what a version of a policy is about; also the key of its record."""
+    return DEFAULTS_SUBJECT if organization_id is None else organization_id
+
+
+def of_policy(policy: Policy) -> Headers:
+    """Make the headers of a version of a policy."""
+    subject = policy_subject(policy.organization_id)
+    return [
+        _SPEC,
+        ("ce_id", f"{subject}/{policy.version}".encode()),
+        ("ce_source", b"/auditgap"),
+        ("ce_type", POLICY_TYPE),
+        ("ce_time", times.text_of(policy.produced_at).encode()),
+        ("ce_subject", subject.encode()),
         _AVRO,
     ]
 

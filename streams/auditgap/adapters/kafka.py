@@ -116,6 +116,10 @@ _COMPACTED: Final = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "
 _FOREVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _RECORD_BYTES: Final = {"max.message.bytes": "2097152"}
 
+_SIX_YEARS: Final = {"min.compaction.lag.ms": str(6 * 365 * 86_400_000)}
+"""As long as the vendor keeps activities: an opening is judged by the version of its time, and a version that a
+stranger wrote does not take the place of the one before."""
+
 
 def topic_table(settings: Settings) -> list[TopicSpec]:
     """List every topic: all with the same partitions, all keyed so that one organization is on one partition.
@@ -136,6 +140,11 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
         TopicSpec(topics.alert, "alerts, every revision", {**kept, **stamped}),
         TopicSpec(topics.gap, "latest revision of each gap", {**_COMPACTED, **stamped}),
         TopicSpec(topics.gap_history, "every revision of each gap, chained by digest", {**_FOREVER, **stamped}),
+        TopicSpec(
+            topics.policy,
+            "versions of each organization's policy, chained by digest; key * for the defaults",
+            {**_COMPACTED, **_SIX_YEARS, **stamped, **_RECORD_BYTES},
+        ),
         TopicSpec(settings.worker.changelog, "the worker's state", {**_COMPACTED, **stamped, **_RECORD_BYTES}),
     ]
 

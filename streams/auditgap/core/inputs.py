@@ -35,6 +35,7 @@ REASONS: Final = {
     "time_implausible": "its time lies before 2020, when no feed existed",
     "settings_unreadable": "a settings event whose id, flags or time cannot be understood",
     "quarantined": "the worker died on this record twice",
+    "policy_refused": "a version of a policy that is not the next one, or cannot be used",
 }
 """Why an input is refused: the word in headers and metrics, and what it means."""
 

@@ -107,6 +107,40 @@ def apply() -> int:
     return 0
 
 
+@cli.group()
+def policy() -> None:
+    """Say who may change the settings, and when."""
+
+
+_POLICY_FILE: Final = click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+)
+
+
+@policy.command("check")
+@_POLICY_FILE
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: the defaults, then each organization.")
+def check_policy(file: Path, *, as_json: bool) -> int:
+    """Show what a policy file means, or all that is wrong with it."""
+    from auditgap.entrypoints import policy as command
+
+    return command.check(file, _say, as_json=as_json)
+
+
+@policy.command("apply")
+@_POLICY_FILE
+@click.option("--author", metavar="NAME", help="Who answers for it, instead of the file's author.")
+def apply_policy(file: Path, author: str | None) -> int:
+    """Publish what a policy file changes.
+
+    The file is the whole policy: an organization that is not in it any more gets the defaults. Safe to repeat.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import policy as command
+
+    return command.apply(load(), file, author, _say)
+
+
 @cli.command()
 @click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
 @click.option("--feed", metavar="ID", help="The feed they were read from: the key of records without organization.")

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 import auditgap
 from auditgap.adapters import kafka
 from auditgap.core.inputs import SETTINGS_TYPE
+from auditgap.core.policy import Rules
 from auditgap.core.records import Alert, Gap
 from auditgap.core.times import SECOND, parse, text_of
 from auditgap.entrypoints import show
@@ -23,6 +24,7 @@ from auditgap.errors import BrokerError, UsageError
 
 BEGIN = parse("2026-11-23T12:00:00Z") or 0
 UNTIL = "2026-11-24T00:00:00Z"
+EXAMPLE = Path(__file__).parents[3] / "docs" / "policy-example.yaml"
 
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
@@ -97,6 +99,10 @@ def backtest(content: str | bytes, *options: str) -> tuple[int, dict[str, Any]]:
         ["gaps", "extra"],
         ["alerts", "--nosuch"],
         ["demo", "extra"],
+        ["policy", "nosuch"],
+        ["policy", "check"],
+        ["policy", "check", "no-such-file"],
+        ["policy", "apply", "."],
     ],
     ids=" ".join,
 )
@@ -108,7 +114,10 @@ def test_wrong_use_is_2(arguments: list[str]) -> None:
     assert not result.stdout
 
 
-@pytest.mark.parametrize("command", ["", "demo", "broker", "topics apply", "publish", "worker", "gaps", "alerts"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "demo", "broker", "topics apply", "policy check", "policy apply", "publish", "worker", "gaps", "alerts"],
+)
 def test_help_is_data(command: str) -> None:
     """Every command explains itself on stdout, with status 0."""
     result = run(*command.split(), "--help")
@@ -121,7 +130,7 @@ def test_help_lists_every_command_with_a_whole_sentence() -> None:
     """The list of commands fits a terminal of 80 columns without being cut."""
     text = run("--help").stdout
     assert "..." not in text.partition("Commands:")[2]
-    for command in ("demo", "broker", "topics", "publish", "worker", "gaps", "alerts", "backtest"):
+    for command in ("demo", "broker", "topics", "policy", "publish", "worker", "gaps", "alerts", "backtest"):
         assert f"\n  {command} " in text
 
 
@@ -134,7 +143,7 @@ def test_help_loads_nothing_heavy() -> None:
     """The command line can explain itself without Kafka, Avro, Faust or settings being loaded."""
     code = "import sys, auditgap.entrypoints.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"confluent_kafka", "fastavro", "faust", "pydantic", "rich", "orjson", "aiohttp"}.isdisjoint(loaded)
+    assert {"confluent_kafka", "fastavro", "faust", "pydantic", "yaml", "rich", "orjson", "aiohttp"}.isdisjoint(loaded)
 
 
 def test_module_is_the_command() -> None:
@@ -146,7 +155,10 @@ def test_module_is_the_command() -> None:
 # --- settings and failures --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [["gaps"], ["alerts"], ["topics", "apply"], ["worker"], ["publish", "-"]])
+@pytest.mark.parametrize(
+    "command",
+    [["gaps"], ["alerts"], ["topics", "apply"], ["worker"], ["publish", "-"], ["policy", "apply", str(EXAMPLE)]],
+)
 @pytest.mark.parametrize(
     ("variable", "value", "named"),
     [
@@ -408,3 +420,51 @@ def test_control_characters_are_not_sent_to_a_terminal() -> None:
 def test_lengths_are_readable(seconds: float, text: str) -> None:
     """A duration is shown in its two largest units."""
     assert show.length(seconds) == text
+
+
+# --- policy -----------------------------------------------------------------------------------------------------------
+
+
+def test_policy_check_shows_what_the_example_means() -> None:
+    """`policy check` shows the defaults and each organization with its owners, limits and windows."""
+    result = run("policy", "check", str(EXAMPLE))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("3 organizations, valid from when it is applied, by jane.doe@example.com\n")
+    blocks = {block.split("\n")[0]: block for block in result.stdout.split("\n\n")[1:]}
+    production = blocks["organization org_01PRODUCTION"]
+    assert "owners           e-mail jane.doe@example.com, e-mail john.roe@example.com\n" in production
+    assert "change window    CHG-1042 (move to the new parent organization), 2026-12-05 20:00:00 UTC to " in production
+    assert "gap still open   15m, 1h, 4h, 1d, then daily\n" in production
+    assert "organization org_01OLD (decommissioned)" in blocks
+
+
+def test_policy_check_json_is_canonical() -> None:
+    """`policy check --json` gives the defaults and each organization on a line, every rule filled in."""
+    found = [json.loads(line) for line in run("policy", "check", str(EXAMPLE), "--json").stdout.splitlines()]
+    assert [each["organization_id"] for each in found] == [None, "org_01OLD", "org_01PRODUCTION", "org_01SANDBOX"]
+    assert all(each.keys() == {"organization_id", *Rules.__dataclass_fields__} for each in found)
+    assert found[2]["change_windows"][0]["end"] == "2026-12-05T23:00:00.000000Z"
+    assert found[3] == {**found[0], "organization_id": "org_01SANDBOX"}
+
+
+@pytest.mark.parametrize("command", ["check", "apply"])
+def test_a_wrong_policy_is_2(command: str, tmp_path: Path) -> None:
+    """All that is wrong with a policy file is told by line, with status 2, before Kafka is asked anything."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("author: a\ndefaults:\n  ownrs: {}\n  settle: 60\n")
+    result = run("policy", command, str(file))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
+        [f"{file}:3", "defaults.ownrs"],
+        [f"{file}:4", "defaults.settle"],
+    ]
+
+
+def test_a_policy_needs_an_author(tmp_path: Path) -> None:
+    """Nobody applies a policy without a name."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("defaults: {}\n")
+    result = run("policy", "apply", str(file))
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "--author" in result.stderr
+    assert run("policy", "apply", str(file), "--author", "a\nb").exit_code == 2
