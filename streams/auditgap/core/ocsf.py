@@ -134,7 +134,6 @@ def finding_of(gap: Gap, product_version: str | None = None) -> dict[str, Any]:
             product=_known(name="auditgap", vendor_name="auditgap", version=product_version),
             uid=f"{gap.gap_id}:{gap.revision}",
             correlation_uid=gap.incident_id,
-            original_event_uid=gap.opened_by_id,
             log_name="compliance.gap",
             tenant_uid=gap.organization_id,
         ),
@@ -190,7 +189,7 @@ def _evidences(gap: Gap) -> list[dict[str, Any]]:
             _known(
                 name=f"{side} by",
                 uid=uid,
-                data=_known(kind=kind, id=uid, actor_email=email, actor_ip=ip),
+                data=_known(kind=kind, id=uid, actor_type=actor_type, actor_email=email, actor_ip=ip),
                 actor=_actor(actor_type, actor_id, email),
                 src_endpoint=_endpoint(ip),
                 http_request=None if user_agent is None else {"user_agent": user_agent},
