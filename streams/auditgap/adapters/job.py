@@ -445,7 +445,7 @@ class Job:
         send, changelog, number = self._outbox.send, self._changelog, part.number
         for key, value in ledger.changes():
             send(changelog, state.key_of(ledger.subject, key), value, None, number)
-            written += len(value)
+            written += len(value or b"")
         return written
 
     def commit(self) -> None:

@@ -46,6 +46,17 @@ KINDS: Final = {
             ATTACK_IDS,
         ),
         AlertKind(
+            "disabled_by_watcher_key",
+            Severity.CRITICAL,
+            "the key that reads the feed was used to switch it off: whoever did it holds the collector's credential",
+            (
+                "Delete the key at once: it takes effect on the next request; give the collector a new one.",
+                "Find who else can read it: the collector's host, its secret store, its logs.",
+                "Treat everything in the window as potentially un-audited.",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
             "logging_restored",
             Severity.INFORMATIONAL,
             "a window closes: the whole window and both ids of its bracket",

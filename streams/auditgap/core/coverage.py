@@ -46,7 +46,8 @@ def spans(timeline: Timeline, proofs: Runs, until: int) -> list[Span]:
     known = Runs(proofs.runs)
     ons = [each for each in timeline.assertions if each.kind == "canary" and each.api]
     for on in ons:
-        known.add(on.ends, on.ends)
+        # On at some moment between the two: it proves nothing before the later one, and nothing after the earlier.
+        known.add(on.ends, on.begins)
     runs = [run for run in known.runs if run[0] <= until]
     for first, last in runs:
         put(PROVEN, first, min(last, until))

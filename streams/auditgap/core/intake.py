@@ -82,12 +82,17 @@ def take(ledgers: MutableMapping[str, Ledger], activity: Activity, append_time: 
 def observe(ledgers: MutableMapping[str, Ledger], seen: Observation, append_time: int, produced_at: int) -> Outcome:
     """Take in one observation, as `take` does an activity."""
     ledger = ledger_of(ledgers, seen.subject)
-    for moment in (seen.observed_at, seen.sent_at, seen.called_at, seen.complete_through):
-        refusal = None if moment is None else admit(moment, append_time)
-        if refusal is not None:
-            return Outcome(tuple(ledger.rejected(refusal, None, seen.id, append_time, produced_at)), refusal)
+    refusal = refused_time(seen, append_time)
+    if refusal is not None:
+        return Outcome(tuple(ledger.rejected(refusal, None, seen.id, append_time, produced_at)), refusal)
     emissions = ledger.observation(seen, append_time, produced_at)
     return REPEAT if emissions is None else Outcome(tuple(emissions))
+
+
+def refused_time(seen: Observation, append_time: int) -> Rejection | None:
+    """Refuse an observation of which a time cannot be."""
+    moments = (seen.observed_at, seen.sent_at, seen.called_at, seen.complete_through)
+    return next(filter(None, (admit(moment, append_time) for moment in moments if moment is not None)), None)
 
 
 def _refused(ledger: Ledger, refusal: Rejection, activity: Activity, append_time: int, produced_at: int) -> Outcome:

@@ -18,11 +18,22 @@ from auditgap.core.coverage import Span, spans
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
 from auditgap.core.inputs import FEED_SUBJECT_PREFIX, NOBODY, SETTINGS_TYPE, Activity, Actor, Rejection, admit
 from auditgap.core.observations import Observation
+from auditgap.core.policy import (
+    LISTED,
+    NOT_LISTED,
+    ChangeWindow,
+    Policy,
+    change_window_for,
+    in_force,
+    is_watcher_key,
+    verdict,
+)
 from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, Runs, end_of, id_of, start_of, time_of
 from auditgap.core.records import (
     Alert,
     Emission,
     Gap,
+    Severity,
     alert_from_dict,
     as_dict,
     digest,
@@ -99,6 +110,7 @@ class Ledger:
         "assertions",
         "brackets",
         "gaps",
+        "policies",
         "previous_digest",
         "proofs",
         "recent",
@@ -118,6 +130,7 @@ class Ledger:
         self.recent = Recent()
         self.watermark = NONE
         self.assertions: dict[str, dict[str, Assertion]] = {}
+        self.policies: tuple[Policy, ...] = ()
         self.timeline = Timeline()
         self.around: dict[tuple[str, str], Around] = {}
         self.proofs: dict[bytes, Assertion] = {}
@@ -221,6 +234,11 @@ class Ledger:
             summary=f"{self.name}: {sentence}",
         )
         return [] if made.alert_id in self.alerts else [self._record(made, produced_at)]
+
+    def govern(self, policies: tuple[Policy, ...]) -> None:
+        """Take these versions of the policy for all verdicts; `settle` publishes what they change."""
+        self.policies = policies
+        self.stale |= self.windows.keys()
 
     def coverage(self, until: int) -> list[Span]:
         """Say what is known of every instant up to `until`."""
@@ -488,6 +506,12 @@ class Ledger:
         """Write a window and its bracket as a gap; what never changes, and the stamps, come from `published`."""
         opening, closing, bracket = window.opening, window.closing, self.brackets[gap_id]
         ended = closing.actor if closing else NOBODY
+        moments = (window.opened_at, window.opened_at_latest)
+        # Now is when the latest that is known was heard of: the same in every replay.
+        now = max([opening.append_time, *(each.append_time for each in self.policies)])
+        planned = change_window_for(self.policies, *moments, opening.actor)
+        opened = window.opened_at_latest if window.opened_at is None else window.opened_at
+        ruled = in_force(self.policies, opened)
         long = None if window.closed_at is None or window.opened_at is None else window.closed_at - window.opened_at
         return Gap(
             gap_id=gap_id,
@@ -528,6 +552,11 @@ class Ledger:
             activity_inside_count=bracket.inside,
             activity_inside_first_id=id_of(bracket.inside_first) if bracket.inside_first else None,
             activity_inside_last_id=id_of(bracket.inside_last) if bracket.inside_last else None,
+            authorised_at_open=verdict(self.policies, opening.actor, opened),
+            authorised_now=verdict(self.policies, opening.actor, now),
+            change_window_id=planned.id if planned else None,
+            change_window_reason=planned.reason if planned else None,
+            policy_version=ruled.version if ruled else None,
             history_sequence=published.history_sequence if published else 0,
             previous_digest=published.previous_digest if published else None,
         )
@@ -565,6 +594,19 @@ class Ledger:
     def _alerts_of_assertion(self, assertion: Assertion, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that follow from one assertion, whether it moved a window or not."""
         window = self.timeline.window_of(assertion) if assertion.says_off else None
+        if window is not None and is_watcher_key(self.policies, assertion.actor, assertion.ends):
+            by_watcher = self._alert(
+                "disabled_by_watcher_key",
+                assertion.key,
+                assertion.append_time,
+                occurred_at=assertion.ends if assertion.exact else None,
+                actor=assertion.actor,
+                feed_id=assertion.feed_id,
+                evidence=(assertion.input_id,),
+                gap=self.gaps[self._gap_id(window)],
+                summary=f"{self.name}: the key that watches the feed was used to switch it off",
+            )
+            yield from self._derived(by_watcher, produced_at)
         if window is not None:
             gap_id = self._gap_id(window)
             yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
@@ -608,6 +650,9 @@ class Ledger:
         flags = ((off.api, "the Compliance API"), (off.logging, "the recording of activities"))
         what = " and ".join(name for value, name in flags if value is False)
         how = f"switched off by {_who(off.actor)}" if off.kind in EVENTS else f"found off ({off.kind})"
+        opened_at = off.ends if off.exact else None
+        allowed = verdict(self.policies, off.actor, off.ends)
+        planned = change_window_for(self.policies, opened_at, opened_at, off.actor) if allowed == LISTED else None
         # Found off first, and explained by an event later, it is one incident, and one page.
         identity: tuple[str, ...] = ("incident", gap.incident_id)
         if off.kind in EVENTS and (
@@ -624,8 +669,9 @@ class Ledger:
             evidence=(off.input_id,),
             gap=gap,
             resolved=gap.state == "CLOSED",
+            softened=planned is not None,
             summary=f"{self.name}: {what} {how} "
-            f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_state_of(gap)}",
+            f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}",
         )
 
     def _restored(self, closing: Assertion, gap: Gap) -> Alert:
@@ -654,7 +700,7 @@ class Ledger:
     def _alert_id(self, kind: str, *identity: str) -> str:
         return identifier("alert", kind, self.subject, *identity)
 
-    def _alert(
+    def _alert(  # noqa: PLR0913 - they are the fields of an alert
         self,
         kind: str,
         identity: tuple[str, ...],
@@ -667,6 +713,7 @@ class Ledger:
         summary: str,
         gap: Gap | None = None,
         resolved: bool = False,
+        softened: bool = False,
     ) -> Alert:
         """Write an alert with the stamps of its latest revision, if it has one: unchanged, the two are equal."""
         row = KINDS[kind]
@@ -678,7 +725,7 @@ class Ledger:
             revision=before.revision if before else 0,
             status="RESOLVED" if resolved else "FIRING",
             kind=kind,
-            severity=row.severity,
+            severity=min(row.severity, Severity.HIGH) if softened else row.severity,
             gap_id=gap.gap_id if gap else None,
             incident_id=gap.incident_id if gap else None,
             organization_id=self.organization_id,
@@ -750,9 +797,10 @@ class Ledger:
                 return {"sequence": self.sequence, "previous_digest": self.previous_digest}
 
     @classmethod
-    def restore(cls, subject: str, records: Mapping[str, bytes]) -> "Ledger":
+    def restore(cls, subject: str, records: Mapping[str, bytes], policies: tuple[Policy, ...] = ()) -> "Ledger":
         """Undo `changes`: `records` holds the latest value of each key. Raises ValueError for an unknown one."""
         ledger = cls(subject)
+        ledger.policies = policies
         ledger.recent = Recent.restore(value for key, value in records.items() if key[0] == "r")
         ledger.saved_chunk = ledger.recent.number
         assertions = []
@@ -847,6 +895,11 @@ def _who(actor: Actor) -> str:
     name = actor.email or actor.id
     kind = (actor.type or "an actor of unknown type").replace("_", " ")
     return f"{kind} {name}" if name else kind
+
+
+def _authority(allowed: str, planned: ChangeWindow | None) -> str:
+    listed = {LISTED: "listed in the policy; ", NOT_LISTED: "not listed in the policy; "}.get(allowed, "")
+    return f"{listed}in change window {planned.id}; " if planned else listed
 
 
 def _state_of(gap: Gap) -> str:

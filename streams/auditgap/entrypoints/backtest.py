@@ -1,8 +1,9 @@
 """`auditgap backtest`: the core over feed files, without a broker.
 
 The API gives activities newest first, and files may hold any order; the ids that bracket a window must not depend on
-it. So settings events are folded as they come, ordinary activities are put by until all windows are known, and then
-taken in by time, each once. (`--history` shows what a worker would have said, and takes everything as it comes.)
+it. So settings events are folded as they come, observations and ordinary activities are put by until all of them are
+known, and then taken in by time, each once. (`--history` shows what a worker would have said, and takes everything as
+it comes, observations last.)
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import marshal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final
 
@@ -19,12 +21,15 @@ import click
 import orjson
 
 from auditgap import clock, feedfiles
+from auditgap.adapters.policy_yaml import PolicyFile
+from auditgap.core import policy as policy_core
 from auditgap.core import times
 from auditgap.core.inputs import Rejection, read_activity
-from auditgap.core.intake import take
+from auditgap.core.intake import observe, refused_time, take
 from auditgap.core.ledger import Ledger
+from auditgap.core.observations import Observation, read_observation
 from auditgap.core.records import Alert, Emission, Gap
-from auditgap.entrypoints import show
+from auditgap.entrypoints import policy, show
 from auditgap.entrypoints.sources import Sources
 from auditgap.errors import UsageError
 
@@ -56,19 +61,40 @@ class Findings:
         return counts | {name: [show.shape_of(each) for each in getattr(self, name)] for name in ("gaps", "alerts")}
 
 
-def run(files: Sequence[str], *, as_json: bool, history: bool, until: str | None) -> int:
+def run(
+    files: Sequence[str],
+    *,
+    as_json: bool,
+    history: bool,
+    until: str | None,
+    observations: Sequence[str] = (),
+    policy_file: Path | None = None,
+) -> int:
     """Run the command; gives its exit status. Raises UsageError."""
     now = clock.now() if until is None else times.parse(until)
     if now is None:
         raise UsageError(f"--until takes a time with a zone, such as 2026-11-23T17:00:00Z, not {until!r}")
 
+    rules: PolicyFile | None = None
+    if policy_file is not None:
+        rules = policy.read(policy_file, lambda line: click.echo(line, err=True))
+        if rules is None:
+            return UsageError.exit_status
+
     def show_now(emission: Emission) -> None:
         click.echo(show.json_of(show.shape_of(emission)) if as_json else "\n".join(_lines(emission, now)))
 
-    with Sources(files, bar=not history) as sources, Backtest(now, sources.tell, show_now if history else None) as test:
-        unread = sum(not test.file(name, source) for name, source in sources) + sources.unopened
+    with (
+        Sources([*files, *observations], bar=not history) as sources,
+        Backtest(now, sources.tell, show_now if history else None, rules) as test,
+    ):
+        unread = sum(
+            not (test.observed(name, source) if name in observations else test.file(name, source))
+            for name, source in sources
+        )
+        unread += sources.unopened
         found = test.findings()
-    if unread == len(files):
+    if unread == len(files) + len(observations):
         click.echo("auditgap: no file could be read", err=True)
         return UsageError.exit_status
     totals = " · ".join(
@@ -100,8 +126,16 @@ def _lines(emission: Emission, now: int) -> list[str]:
 class Backtest:
     """Takes feed files in; `findings` folds what they hold. `now` stands for the append time of every record."""
 
-    def __init__(self, now: int, tell: Tell, on_emission: Callable[[Emission], None] | None = None) -> None:
+    def __init__(
+        self,
+        now: int,
+        tell: Tell,
+        on_emission: Callable[[Emission], None] | None = None,
+        rules: PolicyFile | None = None,
+    ) -> None:
         self._now = now
+        self._rules = rules
+        self._observations: dict[str, list[Observation]] = {}
         self._tell = tell
         self._on_emission = on_emission
         self._ledgers: dict[str, Ledger] = {}
@@ -133,9 +167,7 @@ class Backtest:
                 refused += 1
                 continue
             read += 1
-            subject = activity.subject
-            if emit is None and subject not in ledgers:
-                ledgers[subject] = _Waiting(subject, len(ledgers), self._put_by)
+            self._ledger_of(activity.subject)
             outcome = take(ledgers, activity, now, now)
             if outcome.rejection is not None:
                 self._reject(name, line, item, outcome.rejection)
@@ -149,11 +181,59 @@ class Backtest:
         self._settle()
         return bool(read) or not refused
 
+    def observed(self, name: str, source: feedfiles.Source) -> bool:
+        """Take in a file of observations; what is refused is told by line. False if it is none."""
+        read = refused = 0
+        for line, item, _, record in feedfiles.read(source):
+            self._records += 1
+            seen = record if isinstance(record, Rejection) else read_observation(record)
+            if isinstance(seen, Observation):
+                self._ledger_of(seen.subject)
+                self._seen.add(record)
+                self._observations.setdefault(seen.subject, []).append(seen)
+                refusal = refused_time(seen, self._now)
+                if refusal is None:
+                    read += 1
+                    continue
+                self._observations[seen.subject].pop()
+                seen = refusal
+            self._reject(name, line, item, seen)
+            self.cut_off |= isinstance(seen, feedfiles.CutOff)
+            refused += 1
+        return bool(read) or not refused
+
+    def _ledger_of(self, subject: str) -> None:
+        if subject not in self._ledgers:
+            fresh = (
+                _Waiting(subject, len(self._ledgers), self._put_by) if self._on_emission is None else Ledger(subject)
+            )
+            if self._rules is not None:
+                # A file has one version: what it says counts from its valid_from, or always.
+                rules = self._rules.organizations.get(subject, self._rules.defaults)
+                since = self._rules.valid_from or 0
+                version = policy_core.successor(None, fresh.organization_id, rules, "file", since, since)
+                fresh.govern((version,))
+            self._ledgers[subject] = fresh
+
+    def _observe(self, ledger: Ledger, until: bytes | None = None) -> None:
+        """Take in what was seen, up to the time of an entry, or all."""
+        waiting = self._observations.get(ledger.subject)
+        while waiting and (until is None or times.text_of(waiting[-1].ends).encode() < until):
+            for emission in observe(self._ledgers, waiting.pop(), self._now, self._now).emissions:
+                if self._on_emission is not None:
+                    self._on_emission(emission)
+
     def findings(self) -> Findings:
         """Give the windows that stand after all, and what was raised about them."""
         by_number = list(self._ledgers.values())
+        for waiting in self._observations.values():
+            waiting.sort(key=lambda seen: (seen.ends, seen.id), reverse=True)
         for number, entry in self._put_by.in_order():
+            if self._observations:
+                self._observe(by_number[number], entry)
             Ledger.activity(by_number[number], entry)
+        for ledger in by_number:
+            self._observe(ledger)
         self._settle()
         found = Findings(
             records=self._records,

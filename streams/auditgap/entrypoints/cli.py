@@ -228,11 +228,25 @@ def alerts(*, follow: bool, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object (with --history: one a line).")
 @click.option("--history", is_flag=True, help="Every revision as it arrives, as a worker would have published it.")
 @click.option("--until", metavar="TIME", help="What stands for now: ISO 8601 with a zone. Later records are refused.")
-def backtest(files: Sequence[str], *, as_json: bool, history: bool, until: str | None) -> int:
+@click.option(
+    "--observations", metavar="FILE", multiple=True, type=_FILE, help="What a collector saw, one JSON object a line."
+)
+@click.option("--policy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Who may switch it.")
+def backtest(
+    files: Sequence[str],
+    *,
+    as_json: bool,
+    history: bool,
+    until: str | None,
+    observations: Sequence[str],
+    policy: Path | None,
+) -> int:
     """Find the gaps in feed files, without a broker. Exit status 1 if there is one."""
     from auditgap.entrypoints import backtest as command
 
-    return command.run(files, as_json=as_json, history=history, until=until)
+    return command.run(
+        files, as_json=as_json, history=history, until=until, observations=observations, policy_file=policy
+    )
 
 
 def main() -> None:
