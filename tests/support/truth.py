@@ -625,8 +625,6 @@ def history(
 def histories(draw: st.DrawFn, /, **fixed: bool | int) -> History:
     """Draw a small history; a failing one shrinks to few switches, activities and calls. `fixed` are knobs."""
     choices: dict[str, int] = {
-        "switches": draw(st.integers(0, 4)),
-        "activities": draw(st.integers(0, 5)),
         "rounds": draw(st.integers(1, 4)),
     }
     members = draw(st.sampled_from([(1,), (2,), (1, 1)]))
@@ -652,6 +650,7 @@ class _Feed:
         """Draw the inputs of this feed."""
         for organization in self.organizations:
             self._settings(organization)
+            self._flags(organization)
             self._activities(organization)
         self._troubles()
         self._deliver()
@@ -668,20 +667,21 @@ class _Feed:
     def _off_at_start(self) -> list[str]:
         return self.rng.choice([[LOGGING], [API], [LOGGING, API]]) if _chance(self.rng, 0.08) else []
 
-    def _moments(self, count: int) -> list[int]:
-        """Draw when settings events happen: some closely after the one before."""
-        rng, moments, last = self.rng, [], START
-        for moment in sorted(rng.randint(START + 1, self.until - 1) for _ in range(count)):
-            soon = last + rng.randint(1, self.knobs.poll) if _chance(rng, 0.3) else moment
-            last = max(last + 1, soon)
-            moments.append(last)
-        return [moment for moment in moments if moment < self.until]
+    def _more(self, most: int, wanted: int | None, probability: float) -> Iterator[int]:
+        """Count as long as there are more: as many as are wanted, or left to chance, one by one, so that any can go."""
+        for number in range(1, 1 + (most if wanted is None else wanted)):
+            if wanted is None and not _chance(self.rng, probability):
+                return
+            yield number
 
     def _settings(self, organization: _Organization) -> None:
         rng, knobs = self.rng, self.knobs
         present = {flag: flag not in organization.off_at_start for flag in FLAGS}
-        count = rng.randint(0, 5) if knobs.switches is None else knobs.switches
-        for number, moment in enumerate(self._moments(count), 1):
+        moment = START
+        for number in self._more(6, knobs.switches, 0.85):
+            moment += rng.randint(1, knobs.poll if _chance(rng, 0.3) else (self.until - START) // 3)
+            if moment >= self.until:
+                return
             if knobs.redundant and _chance(rng, 0.15):
                 said = dict(present)
                 if _chance(rng, 0.6):
@@ -697,6 +697,8 @@ class _Feed:
             organization.events.append(event)
             if not knobs.lossless and _chance(rng, 0.4):
                 organization.lost.add(event.id)
+
+    def _flags(self, organization: _Organization) -> None:
         delivered = frozenset[str]()
         for flag in FLAGS:
             on = flag not in organization.off_at_start
@@ -706,9 +708,8 @@ class _Feed:
 
     def _activities(self, organization: _Organization) -> None:
         rng = self.rng
-        count = rng.randint(0, 14) if self.knobs.activities is None else self.knobs.activities
         edges = [time_of(each) for each in organization.events]
-        for number in range(1, count + 1):
+        for number in self._more(20, self.knobs.activities, 0.88):
             if edges and _chance(rng, 0.3):
                 moment = rng.choice(edges) + rng.randint(-90, 90) * SECOND + rng.randint(0, 1)
                 moment = min(max(moment, START), self.until - 1)

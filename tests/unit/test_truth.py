@@ -558,4 +558,4 @@ def test_a_careful_reader() -> None:
 def test_a_careless_reader(care: str) -> None:
     """A reader that forgets one care is caught."""
     careless = replace(Reader(), **{care: False})
-    assert any(careless.violations(truth.history(seed)) for seed in range(1500))
+    assert any(careless.violations(truth.history(seed)) for seed in range(4000))
