@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check docs lock chaos bench clean
+.PHONY: help install demo test lint types check docs lock chaos soak bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +36,9 @@ check: lint types test ## what CI runs
 
 chaos: install ## kills, stops, joins and leaves, 20 rounds at full size
 	AUDITGAP_TEST_CHAOS_ROUNDS=20 $(BIN)/python -m pytest tests/chaos --timeout=3600
+
+soak: install ## the invariants over 20,000 simulated histories; some ten minutes
+	AUDITGAP_TEST_HISTORIES=20000 $(BIN)/python -m pytest tests/property/test_invariants.py --timeout=3600
 
 bench: install ## throughput beside its baselines, and latency; about ten minutes
 	$(BIN)/python benchmarks/throughput.py

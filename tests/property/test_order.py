@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.core.making import SECOND, act, at, gaps, setting
+from tests.unit.core.making import SECOND, act, at, gaps, keep_changes, setting
 
 from auditgap.core import times
 from auditgap.core.fold import Assertion, Timeline, of_misdated_settings_event, of_settings_event
@@ -128,7 +128,7 @@ class Worker:
     def keep(self) -> None:
         """Commit what is pending, and go on with what is read back."""
         for subject, ledger in self.ledgers.items():
-            self.store.setdefault(subject, {}).update(ledger.changes())
+            keep_changes(self.store.setdefault(subject, {}), ledger)
         self.committed += self.pending
         self.pending, self.since = [], []
         self._read_back()

@@ -719,7 +719,8 @@ class Ledger:
         row = KINDS[kind]
         alert_id = self._alert_id(kind, *identity)
         before = self.alerts.get(alert_id)
-        late = gap is not None and occurred_at is not None and detected_at - occurred_at > HISTORICAL_AFTER
+        happened = gap.opened_at_latest if gap is not None and occurred_at is None else occurred_at
+        late = gap is not None and happened is not None and detected_at - happened > HISTORICAL_AFTER
         return Alert(
             alert_id=alert_id,
             revision=before.revision if before else 0,

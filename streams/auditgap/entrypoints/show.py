@@ -9,6 +9,7 @@ import click
 import orjson
 
 from auditgap.core import times
+from auditgap.core.fold import EVENTS
 from auditgap.core.records import Alert, Emission, Gap, Severity, as_dict, as_json
 
 WIDTH: Final = 100
@@ -87,6 +88,19 @@ def _activity(identifier: str | None, at: int | None, *, exact: bool, none: str)
     return f"{clean(identifier)} at {moment(at)}"
 
 
+def _kind(kind: str | None) -> str:
+    return clean((kind or "").replace("_", " "))
+
+
+def _authority(gap: Gap) -> str:
+    """Say what the policy says of who opened a gap."""
+    if gap.change_window_id is not None:
+        return f", listed, in change window {clean(gap.change_window_id)}"
+    return {"LISTED": ", listed in the policy", "NOT_LISTED": ", not listed in the policy"}.get(
+        gap.authorised_at_open, ""
+    )
+
+
 def gap_lines(gap: Gap, now: int) -> list[str]:
     """Show a gap as a block of lines. `now` tells how long an open one has lasted."""
     subject = f"organization {gap.organization_id}" if gap.organization_id else f"feed {gap.feed_id or 'default'}"
@@ -97,11 +111,16 @@ def gap_lines(gap: Gap, now: int) -> list[str]:
         rows.append(("not audited", length(gap.duration_seconds)))
     elif gap.state == "OPEN" and gap.opened_at is not None:
         rows.append(("not audited", f"{length(max(0, now - gap.opened_at) // times.SECOND)} so far"))
-    off = (gap.opened_actor_type, gap.opened_actor_email or gap.opened_actor_id, gap.opened_actor_ip)
-    rows.append(("switched off by", _actor(*off)))
-    if gap.closed_by_id is not None:
+    if gap.opened_by_kind in EVENTS:
+        off = (gap.opened_actor_type, gap.opened_actor_email or gap.opened_actor_id, gap.opened_actor_ip)
+        rows.append(("switched off by", f"{_actor(*off)}{_authority(gap)}"))
+    elif gap.opened_by_id is not None:
+        rows.append(("found off by", f"{_kind(gap.opened_by_kind)} {clean(gap.opened_by_id)}"))
+    if gap.closed_by_kind in EVENTS:
         on = (gap.closed_actor_type, gap.closed_actor_email or gap.closed_actor_id, gap.closed_actor_ip)
         rows.append(("switched on by", _actor(*on)))
+    elif gap.closed_by_id is not None:
+        rows.append(("found on by", f"{_kind(gap.closed_by_kind)} {clean(gap.closed_by_id)}"))
     exact = gap.bracket_exact
     rows.append(("last id before", _activity(gap.last_activity_id, gap.last_activity_at, exact=exact, none="none")))
     if gap.closed_at is not None:

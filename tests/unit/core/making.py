@@ -62,6 +62,15 @@ def setting(identifier: str, seconds: float, *, api: object = ..., logging: obje
     return read(record(identifier, seconds, SETTINGS_TYPE, **flags, **fields))
 
 
+def keep_changes(store: dict[str, bytes], ledger: Ledger) -> None:
+    """Write what changed of a ledger as the compacted changelog would keep it."""
+    for key, value in ledger.changes():
+        if value is None:
+            store.pop(key, None)
+        else:
+            store[key] = value
+
+
 @dataclass
 class Run:
     """Takes inputs in, keeps what is published, and can be stopped and started anywhere."""
@@ -90,7 +99,7 @@ class Run:
     def restart(self) -> None:
         """Write what changed to the store, forget everything, read the store."""
         for subject, ledger in self.ledgers.items():
-            self.store.setdefault(subject, {}).update(ledger.changes())
+            keep_changes(self.store.setdefault(subject, {}), ledger)
         self.ledgers = {subject: Ledger.restore(subject, records) for subject, records in self.store.items()}
 
     @property

@@ -8,7 +8,9 @@ from tests.unit.core.making import Run, act, alerts, at, setting
 
 from auditgap.core.alerts import ATTACK_IDS, KINDS
 from auditgap.core.inputs import Rejection
+from auditgap.core.intake import ledger_of
 from auditgap.core.ledger import ALERT_OF_REASON, Ledger
+from auditgap.core.policy import Rules, successor
 from auditgap.core.records import Emission, Severity
 
 OFF, ON = setting("off", 1, logging=False), setting("on", 5, logging=True)
@@ -22,6 +24,18 @@ class Examples:
     silent: Callable[[], Iterable[Emission]]
 
 
+BY_KEY = setting(
+    "off", 1, logging=False, actor={"type": "admin_api_key_actor", "admin_api_key_id": "admin_api_key_watch"}
+)
+
+
+def governed(run: Run, watcher_key: str) -> Run:
+    """Begin with a policy that names a feed's own key."""
+    rules = Rules(watcher_keys=(watcher_key,))
+    ledger_of(run.ledgers, "org_1").govern((successor(None, "org_1", rules, "owner@example.com", at(0), None),))
+    return run
+
+
 def refused(reason: str) -> list[Emission]:
     """Refuse a record that nobody could decode."""
     return Ledger("org_1").rejected(Rejection(reason, "why"), None, "compliance.activity/0/17", at(1), at(2))
@@ -31,6 +45,10 @@ EXAMPLES = {
     "logging_disabled": Examples(
         lambda: Run().take(setting("off", 1, api=False)),
         lambda: Run().take(setting("on", 1, api=True, logging=None)),
+    ),
+    "disabled_by_watcher_key": Examples(
+        lambda: governed(Run(), "admin_api_key_watch").take(BY_KEY),
+        lambda: governed(Run(), "admin_api_key_other").take(BY_KEY),
     ),
     "logging_restored": Examples(
         lambda: Run().take(OFF, ON),

@@ -327,6 +327,42 @@ def test_backtest_reports_what_it_refuses_by_line() -> None:
     assert len(answer["gaps"]) == 1
 
 
+def test_backtest_takes_observations(tmp_path: Path) -> None:
+    """What a collector saw opens a window that no event tells of, as narrow as what was recorded allows."""
+    seen = [
+        {"kind": "settings_poll", "organization_id": "org_1", "observed_at": f"2026-11-23T12:{minute}:00Z", **result}
+        for minute, result in (("05", {"result": "enabled"}), ("10", {"result": "disabled"}), ("20", {"result": "no"}))
+    ]
+    (tmp_path / "seen.ndjson").write_text(ndjson(seen))
+    around = [{**activity(1, 0), "created_at": f"2026-11-23T12:{minute}:00Z"} for minute in ("07", "30")]
+    content = ndjson([{**each, "id": f"act_{number}"} for number, each in enumerate(around)])
+    result = run("backtest", "-", "--json", "--observations", str(tmp_path / "seen.ndjson"), stdin=content)
+    (gap,) = json.loads(result.stdout)["gaps"]
+    assert (gap["opened_by_kind"], gap["closed_by_kind"], gap["closed_by_id"]) == ("settings_poll", "activity", "act_1")
+    assert [gap[name][11:19] for name in ("opened_at", "opened_at_latest", "closed_at")] == [
+        "12:06:00",  # the last record, and a settle time before it
+        "12:10:00",
+        "12:30:00",
+    ]
+    assert (gap["last_activity_id"], gap["first_activity_id"]) == ("act_0", "act_1")
+    assert "line 3: result of a settings_poll is none of enabled, disabled" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("owner", "verdict"), [("owner@example.com", "LISTED"), ("someone.else@example.com", "NOT_LISTED")]
+)
+def test_backtest_takes_a_policy(tmp_path: Path, owner: str, verdict: str) -> None:
+    """The policy says whether who switched it off was listed."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"author: {owner}\ndefaults:\n  owners:\n    emails: [{owner}]\n")
+    _, answer = backtest(ndjson(feed()), "--policy", str(path))
+    assert {(gap["authorised_at_open"], gap["authorised_now"]) for gap in answer["gaps"]} == {(verdict, verdict)}
+    path.write_text("owner: nobody\n")
+    refused = run("backtest", "-", "--policy", str(path), stdin=ndjson(feed()))
+    assert refused.exit_code == 2
+    assert "policy.yaml:1:" in refused.stderr
+
+
 def test_backtest_until_stands_for_now() -> None:
     """Records later than `--until` by more than the allowed skew are refused; those before are folded."""
     result = run("backtest", "-", "--json", "--until", "2026-11-23T12:08:00Z", stdin=ndjson(feed()))

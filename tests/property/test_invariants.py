@@ -1,0 +1,118 @@
+"""The invariants, against histories of which the truth is known (tests/support/truth.py).
+
+A short slice by default; `make soak` takes 20,000 and prints the counts. A seed is all that a failure needs to come
+again.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Container, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+
+import pytest
+from tests.support.truth import Input, Span, arrangements, history, violations
+from tests.unit.core.making import keep_changes
+
+from auditgap.core.fold import ACTIVITY
+from auditgap.core.inputs import Activity
+from auditgap.core.intake import observe, take
+from auditgap.core.ledger import Ledger
+from auditgap.core.records import as_dict
+from auditgap.core.times import SECOND
+
+HISTORIES = int(os.environ.get("AUDITGAP_TEST_HISTORIES", "400"))
+
+FREE = frozenset({"incident_id", "revision", "produced_at", "history_sequence", "previous_digest"})
+"""Fields that may depend on the order of arrival, and the stamps."""
+
+Ledgers = dict[str, Ledger]
+
+
+def run(inputs: Iterable[Input], cuts: Container[int] = ()) -> Ledgers:
+    """Take inputs in; at a cut settle and keep the state, and every second time go on with what is read back."""
+    ledgers: Ledgers = {}
+    stores: dict[str, dict[str, bytes]] = {}
+    for number, (record, append_time) in enumerate(inputs):
+        if isinstance(record, Activity):
+            outcome = take(ledgers, record, append_time, append_time)
+        else:
+            outcome = observe(ledgers, record, append_time, append_time)
+        assert outcome.rejection is None
+        if number not in cuts:
+            continue
+        for subject, ledger in ledgers.items():
+            ledger.settle(append_time)
+            keep_changes(stores.setdefault(subject, {}), ledger)
+        if number % 2:
+            ledgers = {subject: Ledger.restore(subject, dict(store)) for subject, store in stores.items()}
+    for ledger in ledgers.values():
+        ledger.settle(0)
+    return ledgers
+
+
+def end_of(ledgers: Ledgers) -> dict[str, dict[str, object]]:
+    """What is left: the standing gaps without the fields that may depend on the order."""
+    return {
+        gap.gap_id: {name: value for name, value in as_dict(gap).items() if name not in FREE}
+        for ledger in ledgers.values()
+        for gap in ledger.gaps.values()
+        if gap.state not in ("SUPERSEDED", "RETRACTED")
+    }
+
+
+def resolution_of(ledger: Ledger) -> int:
+    """The longest time between two proofs: a shorter window that nothing told of cannot be seen."""
+    proofs = ledger.recent.proofs()
+    for each in ledger.timeline.assertions:
+        if each.kind == "canary":
+            proofs.add(each.ends, each.begins)
+    stretches = (later[0] - sooner[1] for sooner, later in pairwise(proofs.runs))
+    return max(stretches, default=0) + 3660 * SECOND
+
+
+def faults_of(seed: int) -> tuple[Counter[str], list[str]]:
+    """Hold one history, and other orders of it, against the truth; gives counts and what is wrong."""
+    drawn = history(seed)
+    counts, faults = Counter(histories=1), []
+    ledgers = run(drawn.inputs)
+    for organization, truth in drawn.truth.items():
+        ledger = ledgers.get(organization) or Ledger(organization)
+        spans = [Span(each.begin, each.end, each.state) for each in ledger.coverage(truth.until)]
+        counts["true windows"] += len(truth.off)
+        counts["gaps"] += len(ledger.gaps)
+        # Where every window can be known of, none may be shown as audited, however short.
+        resolution = 0 if all(truth.complete) else resolution_of(ledger)
+        faults += violations(drawn, organization, ledger.gaps.values(), spans, resolution)
+    end = end_of(ledgers)
+    for other in arrangements(drawn, random.Random(seed)):
+        counts["other orders"] += 1
+        if end_of(run(other.inputs, other.cuts)) != end:
+            faults.append(f"another end in another order: cuts {other.cuts}")
+    return counts, [f"history({seed}): {fault}" for fault in faults]
+
+
+def test_invariants(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is reported holds what was true, claims nothing that was not, and depends on no order."""
+    counts: Counter[str] = Counter()
+    faults: list[str] = []
+    with ProcessPoolExecutor(2) as pool:
+        for each, found in pool.map(faults_of, range(HISTORIES), chunksize=50):
+            counts += each
+            faults += found
+    with capsys.disabled():
+        print(f"\n{', '.join(f'{count:,} {name}' for name, count in counts.items())}: {len(faults)} faults")
+    assert not faults[:20]
+    assert counts["gaps"] > HISTORIES / 2, "the histories are empty words"
+
+
+def test_the_histories_have_everything() -> None:
+    """Gaps are opened and closed by every kind of evidence that can."""
+    opened: Counter[tuple[str | None, str | None]] = Counter()
+    for seed in range(300):
+        for ledger in run(history(seed).inputs).values():
+            opened.update((gap.opened_by_kind, gap.closed_by_kind) for gap in ledger.gaps.values())
+    kinds = {"settings_event", "settings_poll", "feed_answer"}
+    assert {kind for kind, _ in opened} == kinds
+    assert {kind for _, kind in opened} >= {None, ACTIVITY, *kinds}
