@@ -17,10 +17,11 @@ closes nothing. The result depends on the set of assertions only, never on their
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from auditgap.core import times
 from auditgap.core.inputs import NOBODY, Activity, Actor
@@ -39,6 +40,9 @@ CAUSES: Final = {
 
 SETTLE: Final = 60 * times.SECOND
 """How long servers may go on answering, and recording, as before a switch: they do not all switch at once."""
+
+
+Order = tuple[int, bool, bool, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,16 @@ class Assertion:
     actor: Actor = NOBODY
     organization_id: str | None = None
     feed_id: str | None = None
+    order: Order = field(init=False, repr=False, compare=False)
+    """Where it stands: at equal times the exact ones, then those that say off, have the last word.
+
+    An "off" stands where it is certain, an "on" no later than it can be. No two of different `key` share their place.
+    """
+
+    def __post_init__(self) -> None:
+        off = self.says_off
+        order = (self.ends if off else self.begins, self.exact, off, self.input_id, self.digest)
+        object.__setattr__(self, "order", order)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -74,19 +88,6 @@ class Assertion:
     def says_off(self) -> bool:
         """Whether it turns a flag off."""
         return self.api is False or self.logging is False
-
-    @property
-    def effective_at(self) -> int:
-        """From when it counts: an "off" when it is certain, an "on" no later than it can be."""
-        return self.ends if self.says_off else self.begins
-
-    @property
-    def order(self) -> tuple[int, bool, bool, str, str]:
-        """Where it stands: at equal times the exact ones, then those that say off, have the last word.
-
-        No two assertions of different `key` share it.
-        """
-        return self.effective_at, self.exact, self.says_off, self.input_id, self.digest
 
 
 ACTIVITY: Final = "activity"
@@ -182,10 +183,17 @@ def of_recording(identifier: str, moment: int) -> Assertion:
 KEPT: Final = 64
 """How many of the newest assertions are kept whatever they say: an hour of a poll a minute."""
 
-Starts = Mapping[str, Assertion | None]
-"""For each flag the last exact assertion about it, None where there was none."""
 
-NOTHING: Final[Starts] = {API: None, LOGGING: None}
+class Known(NamedTuple):
+    """What is known of a flag at some moment: the last exact word, and since when at the least it was surely on."""
+
+    exact: Assertion | None = None
+    since: int | None = None
+
+
+State = Mapping[str, Known]
+
+NOTHING: Final[State] = {API: Known(), LOGGING: Known()}
 
 
 @dataclass(slots=True)
@@ -210,13 +218,12 @@ class Window:
     """A stretch in which either flag was off; the closing side is None while it is open.
 
     It began between `opened_at` (None: unknown) and `opened_at_latest`, and ended between `closed_at_earliest` and
-    `closed_at`: where the middle two are the wrong way round, or it is not `sure`, no moment is certain. `before` is
-    what was exactly known before `opening`; `offs` are all assertions of an "off" in it.
+    `closed_at`: where the middle two are the wrong way round, or it is not `sure`, no moment is certain. `offs` are all
+    assertions of an "off" in it; `after` is what was known when `closing` came.
     `gap_id` is for the ledger to fill in.
     """
 
     opening: Assertion
-    before: Starts
     opened_at: int | None
     opened_at_latest: int
     closed_at: int | None
@@ -225,6 +232,7 @@ class Window:
     off_flags: set[str]
     offs: list[Assertion]
     sure: bool
+    after: State = field(default_factory=dict, compare=False)
     gap_id: str = field(default="", compare=False)
 
     @property
@@ -235,33 +243,65 @@ class Window:
 
 @dataclass(slots=True)
 class _Region:
-    """Time from one exact switch of a flag to the next; `start` is None before the first."""
+    """Time from one exact switch of a flag to the next; `start` is None before the first.
+
+    `since` is when at the least it was surely on before all that follows.
+    """
 
     start: Assertion | None
     off: bool
+    since: int | None
     offs: list[Assertion] = field(default_factory=list)
     ons: list[Assertion] = field(default_factory=list)
+    _heard: "_Ons | None" = None
+
+    @property
+    def heard(self) -> "_Ons":
+        """What says "on" and counts."""
+        if self._heard is None:
+            self._heard = _Ons(_heard(self), self.since)
+        return self._heard
 
 
-def stretches(assertions: Iterable[Assertion], flag: str, start: Assertion | None = None) -> Iterator[Stretch]:
-    """Fold what assertions, sorted by `order`, say about one flag; `start` is the last exact word before them."""
-    carried: Stretch | None = None
-    regions = _regions(assertions, flag, start)
-    for region, after in zip(regions, [*regions[1:], None], strict=True):
-        for stretch in _within(region, flag, after.start if after is not None else None):
-            if carried is not None:
-                stretch = _joined(carried, stretch)  # noqa: PLW2901
-                carried = None
-            if stretch.closing is None and after is not None:
-                carried = stretch  # off it was already, when an exact "off" came
-            else:
-                yield stretch
-    if carried is not None:
-        yield carried
+class _Flag:
+    """One flag: its regions, and what follows from them."""
+
+    def __init__(self, assertions: Iterable[Assertion], name: str, before: Known) -> None:
+        self._name = name
+        self._regions = _regions(assertions, name, before)
+
+    def stretches(self) -> Iterator[Stretch]:
+        """Give the stretches in which it was off, in order."""
+        carried: Stretch | None = None
+        for region, after in zip(self._regions, [*self._regions[1:], None], strict=True):
+            for stretch in _within(region, self._name, after.start if after is not None else None):
+                if carried is not None:
+                    stretch = _joined(carried, stretch)  # noqa: PLW2901
+                    carried = None
+                if stretch.closing is None and after is not None:
+                    carried = stretch  # off it was already, when an exact "off" came
+                else:
+                    yield stretch
+        if carried is not None:
+            yield carried
+
+    def known_at(self, close: Assertion) -> Known:
+        """Say what is known when a window closes."""
+        at = bisect_right(self._regions, close.order, lo=1, key=_start_order) - 1
+        region = self._regions[at]
+        return Known(region.start, region.heard.last(close.ends + 1))
 
 
-def _regions(assertions: Iterable[Assertion], flag: str, start: Assertion | None) -> list[_Region]:
-    regions = [_Region(start, start is not None and getattr(start, flag) is False)]
+def _start_order(region: "_Region") -> Order:
+    return region.start.order if region.start is not None else _FIRST
+
+
+_FIRST: Final[Order] = (-(2**63), False, False, "", "")
+
+
+def _regions(assertions: Iterable[Assertion], flag: str, before: Known) -> list[_Region]:
+    start = before.exact
+    regions = [_Region(start, start is not None and getattr(start, flag) is False, before.since)]
     vague = []
     for assertion in assertions:
         value = getattr(assertion, flag)
@@ -271,7 +311,7 @@ def _regions(assertions: Iterable[Assertion], flag: str, start: Assertion | None
             vague.append(assertion)
             continue
         if regions[-1].off == value:
-            regions.append(_Region(assertion, not value))
+            regions.append(_Region(assertion, not value, assertion.ends if value else None))
         (regions[-1].ons if value else regions[-1].offs).append(assertion)
     if vague:
         switches = [region.start.ends for region in regions[1:] if region.start is not None]
@@ -306,7 +346,7 @@ def _within(region: _Region, flag: str, end: Assertion | None) -> list[Stretch]:
     """Fold one region; where no "on" ends the last stretch, `end` does if it is one."""
     if not region.offs:
         return []
-    ons = _Ons(_heard(region), region.start.ends if region.start is not None else None)
+    ons = region.heard
     switched = [on.ends for on in ons.by_end if on.exact]
     over: list[Assertion] = []
     offs: list[Assertion] = []
@@ -415,35 +455,35 @@ def _opens(off: Assertion) -> tuple[int, bool, tuple[int, bool, bool, str, str]]
     return off.ends, not off.exact, off.order
 
 
-def fold(assertions: Sequence[Assertion], before: Starts = NOTHING) -> list[Window]:
+def fold(
+    assertions: Sequence[Assertion], before: State = NOTHING, until: Assertion | None = None
+) -> tuple[list[Window], State]:
     """Fold assertions of one subject, sorted by `order`, into its windows, in the order of their openings.
 
-    `before` is what was exactly known before the first of them.
+    `before` is what was known before the first of them; what is known at `until`, the last one, comes with the windows.
     """
-    parts = [part for flag in FLAGS for part in stretches(assertions, flag, before[flag])]
-    firsts = [(min(part.offs, key=_order), part) for part in parts]
-    firsts.sort(key=lambda each: each[0].order)
-    windows: list[Window] = []
-    joined: list[Stretch] = []
-    for opening, part in firsts:
-        closing = windows[-1].closing if windows else None
-        if windows and (closing is None or opening.order <= closing.order):
-            joined.append(part)
-            windows[-1] = _window(windows[-1].opening, joined)
+    flags = {name: _Flag(assertions, name, before[name]) for name in FLAGS}
+    parts = [(min(part.offs, key=_order), part) for flag in flags.values() for part in flag.stretches()]
+    parts.sort(key=lambda each: each[0].order)
+    groups: list[tuple[Assertion, list[Stretch]]] = []
+    end: Order | None = _FIRST
+    for opening, part in parts:
+        if groups and (end is None or opening.order <= end):
+            groups[-1][1].append(part)
         else:
-            joined = [part]
-            windows.append(_window(opening, joined))
-    known = dict(before)
-    rest = iter(assertions)
+            groups.append((opening, [part]))
+            end = _FIRST
+        if end is not None:
+            end = None if part.closing is None else max(end, part.closing.order)
+    windows = [_window(opening, joined) for opening, joined in groups]
+
+    def known_at(close: Assertion | None) -> State:
+        return NOTHING if close is None else {name: flag.known_at(close) for name, flag in flags.items()}
+
     for window in windows:
-        for assertion in rest:
-            if assertion is window.opening:
-                window.before = dict(known)
-            if assertion.exact:
-                known |= {flag: assertion for flag in FLAGS if getattr(assertion, flag) is not None}
-            if assertion is window.opening:
-                break
-    return windows
+        if window.closing is not None and window.closing.exact:
+            window.after = known_at(window.closing)
+    return windows, known_at(until)
 
 
 def _window(opening: Assertion, parts: list[Stretch]) -> Window:
@@ -455,7 +495,6 @@ def _window(opening: Assertion, parts: list[Stretch]) -> Window:
     offs = {off.key: off for part in parts for off in part.offs}
     return Window(
         opening=opening,
-        before=NOTHING,
         opened_at=_least(part.opened_at for part in parts),
         opened_at_latest=latest,
         closed_at=None if closing is None else closing.ends,
@@ -487,22 +526,23 @@ def _certain(parts: list[Stretch], *, closed: bool) -> tuple[int, int | None]:
 class Timeline:
     """The assertions about one subject, sorted, and the windows they fold into, in the order of their openings.
 
-    Where all are exact, a new one is folded from the window before it to the first one after it that it leaves as it
-    was: a flag that is switched all day costs no more at the end than at the beginning. `vague` counts those that are
-    not; there are few of them (core.ledger thins them out), and they are folded together.
+    A new one is folded from the last exact "on" that closed a window before it to the first one after it that leaves
+    what is known as it was: a flag that is switched all day costs no more at the end than at the beginning. `vague`
+    counts those that are not exact, none of which is longer than `_reach`.
     """
 
-    __slots__ = ("assertions", "vague", "windows")
+    __slots__ = ("_reach", "assertions", "vague", "windows")
 
     def __init__(self, assertions: Iterable[Assertion] = ()) -> None:
         self.assertions = sorted(assertions, key=_order)
         self.vague = sum(not each.exact for each in self.assertions)
-        self.windows = fold(self.assertions)
+        self._reach = max((each.ends - each.begins for each in self.assertions), default=0)
+        self.windows, _ = fold(self.assertions)
 
     def window_of(self, off: Assertion) -> Window | None:
         """The window that holds an assertion of an "off", None where there is none: another explains it."""
         at = bisect_right(self.windows, off.order, key=_opening_order) - 1
-        for window in reversed(self.windows[: at + 1]):
+        for window in reversed(self.windows[max(0, at - 8) : at + 1]):
             if off in window.offs:
                 return window
         return None
@@ -550,48 +590,68 @@ class Timeline:
 
         Some of them may be equal. Raises ValueError where one of `gone` is none of the assertions.
         """
-        orders = []
+        changed = [*new, *gone]
         for each in gone:
             self.assertions.remove(each)
             self.vague -= not each.exact
-            orders.append(each.order)
         for each in new:
             insort(self.assertions, each, key=_order)
             self.vague += not each.exact
-            orders.append(each.order)
-        if self.vague:
-            before, self.windows = self.windows, fold(self.assertions)
-            return before, list(self.windows)
-        first, start, known = bisect_left(self.windows, min(orders), key=_opening_order) - 1, 0, NOTHING
-        if first >= 0:
-            start = bisect_left(self.assertions, self.windows[first].opening.order, key=_order)
-            known = self.windows[first].before
-        first = max(first, 0)
-        last, step = bisect_right(self.windows, max(orders), key=_opening_order), 1
+            self._reach = max(self._reach, each.ends - each.begins)
+        first = self._cut_before(min(each.order for each in changed), min(each.begins for each in changed))
+        start, known = 0, NOTHING
+        if first:
+            cut = self.windows[first - 1]
+            known = cut.after
+            start = bisect_right(self.assertions, cut.closing.order, key=_order) if cut.closing else 0
+        last, step = first, 1
+        least, soonest = max(each.order for each in changed), max(each.ends for each in changed)
         while True:
-            last = min(last + step, len(self.windows))
-            end = None
-            if last < len(self.windows):
-                end = bisect_left(self.assertions, self.windows[last].opening.order, key=_order)
-            slice_ = self.assertions[start:end]
-            came = fold(slice_, known)
-            if end is None or (
-                _after(slice_, known) == self.windows[last].before and not (came and came[-1].closing is None)
-            ):
+            last = self._cut_after(last, least, soonest)
+            until, end = None, None
+            if last < len(self.windows) and (until := self.windows[last - 1].closing) is not None:
+                end = bisect_right(self.assertions, until.order, key=_order)
+            came, known_then = fold(self.assertions[start:end], known, until)
+            closed = not came or came[-1].closing is not None
+            if until is None or (closed and known_then == self.windows[last - 1].after):
                 break
-            step *= 4
+            last, step = last + step, step * 4
         went = self.windows[first:last]
         self.windows[first:last] = came
         return went, came
 
+    def _cut_before(self, order: Order, moment: int) -> int:
+        """Count the windows up to the last one whose close parts what was before from a place and moment."""
+        at = bisect_left(self.windows, order, key=_opening_order)
+        while at and not self._is_cut(self.windows[at - 1], lambda on: on.order < order and on.ends <= moment):
+            at -= 1
+        return at
+
+    def _cut_after(self, at: int, order: Order, moment: int) -> int:
+        """Count the windows up to the first one, from `at`, whose close parts what is after from a place and moment."""
+        at = max(at, bisect_left(self.windows, order, key=_opening_order))
+        while at < len(self.windows) and not (
+            at and self._is_cut(self.windows[at - 1], lambda on: on.order > order and on.ends >= moment)
+        ):
+            at += 1
+        return at
+
+    def _is_cut(self, window: Window, where: Callable[[Assertion], bool]) -> bool:
+        """Whether the close of a window is exact, and nothing reaches over it."""
+        on = window.closing
+        if on is None or not on.exact or not where(on):
+            return False
+        if not self.vague:
+            return True
+        at = bisect_left(self.assertions, on.order, key=_order)
+        low = bisect_left(self.assertions, on.ends - self._reach, key=_place)
+        high = bisect_right(self.assertions, on.ends + self._reach, key=_place)
+        return not any(each.begins < on.ends < each.ends for each in islice(self.assertions, min(low, at), high))
+
+
+def _place(assertion: Assertion) -> int:
+    return assertion.order[0]
+
 
 def _says(assertion: Assertion) -> tuple[str, bool | None, bool | None]:
     return assertion.kind, assertion.api, assertion.logging
-
-
-def _after(assertions: Iterable[Assertion], before: Starts) -> Starts:
-    known = dict(before)
-    for assertion in assertions:
-        if assertion.exact:
-            known |= {flag: assertion for flag in FLAGS if getattr(assertion, flag) is not None}
-    return known

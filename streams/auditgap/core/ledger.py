@@ -85,7 +85,7 @@ class Around(NamedTuple):
 NOTHING_AROUND: Final = Around()
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode
-_ASSERTION_FIELDS: Final = tuple(field.name for field in fields(Assertion))
+_ASSERTION_FIELDS: Final = tuple(field.name for field in fields(Assertion) if field.init)
 _ACTOR_FIELDS: Final = tuple(field.name for field in fields(Actor))
 _BRACKET_FIELDS: Final = tuple(field.name for field in fields(Bracket))
 _OF_KIND: Final = ("triage", "attack_ids")
