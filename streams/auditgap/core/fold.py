@@ -316,6 +316,8 @@ def _regions(assertions: Iterable[Assertion], flag: str, before: Known) -> list[
     if vague:
         switches = [region.start.ends for region in regions[1:] if region.start is not None]
         for assertion in vague:
+            if start is not None and assertion.begins < start.ends < assertion.ends:
+                continue
             first, last = bisect_right(switches, assertion.begins), bisect_left(switches, assertion.ends)
             # Over a switch, it says nothing new: the flag had either value within that time.
             if first >= last:
@@ -577,13 +579,22 @@ class Timeline:
             return gone
         at = bisect_left(self.assertions, near.order, key=_order)
         for index in sorted({newest, *(range(at - 1, at + 2) if at < newest else ())}, reverse=True):
-            if 0 < index <= newest and index + 1 < len(self.assertions):
-                before, each, after = self.assertions[index - 1 : index + 2]
-                if not each.exact and each.kind != ACTIVITY and _says(before) == _says(each) == _says(after):
-                    del self.assertions[index]
-                    self.vague -= 1
-                    gone.append(each)
+            if 0 < index <= newest and index + 1 < len(self.assertions) and self._is_spare(index):
+                gone.append(self.assertions.pop(index))
+                self.vague -= 1
         return gone
+
+    def _is_spare(self, index: int) -> bool:
+        """Whether both neighbours say the same as an observation, and serve as well to bound what lies beyond them."""
+        before, each, after = self.assertions[index - 1 : index + 2]
+        said, place = _says(each), _place(each)
+        if each.exact or each.kind == ACTIVITY or _says(before) != said or _says(after) != said:
+            return False
+        sooner = self._near(before.begins - self._reach, place)
+        later = self._near(place, after.ends + self._reach)
+        return all(other.ends <= before.begins or _says(other) == said for other in sooner) and all(
+            other.begins > after.ends or _says(other) == said for other in later
+        )
 
     def put(self, new: Iterable[Assertion] = (), gone: Iterable[Assertion] = ()) -> tuple[list[Window], list[Window]]:
         """Add assertions and take others out; give the windows that went and those that came for them.
@@ -600,10 +611,12 @@ class Timeline:
             self._reach = max(self._reach, each.ends - each.begins)
         first = self._cut_before(min(each.order for each in changed), min(each.begins for each in changed))
         start, known = 0, NOTHING
-        if first:
-            cut = self.windows[first - 1]
-            known = cut.after
-            start = bisect_right(self.assertions, cut.closing.order, key=_order) if cut.closing else 0
+        over: list[Assertion] = []
+        if first and (on := self.windows[first - 1].closing) is not None:
+            known = self.windows[first - 1].after
+            start = bisect_right(self.assertions, on.order, key=_order)
+            over = [each for each in self._near(on.ends - self._reach, on.ends) if each.begins < on.ends < each.ends]
+            over = [each for each in over if not each.says_off]
         last, step = first, 1
         least, soonest = max(each.order for each in changed), max(each.ends for each in changed)
         while True:
@@ -611,7 +624,7 @@ class Timeline:
             until, end = None, None
             if last < len(self.windows) and (until := self.windows[last - 1].closing) is not None:
                 end = bisect_right(self.assertions, until.order, key=_order)
-            came, known_then = fold(self.assertions[start:end], known, until)
+            came, known_then = fold([*over, *self.assertions[start:end]], known, until)
             closed = not came or came[-1].closing is not None
             if until is None or (closed and known_then == self.windows[last - 1].after):
                 break
@@ -637,16 +650,20 @@ class Timeline:
         return at
 
     def _is_cut(self, window: Window, where: Callable[[Assertion], bool]) -> bool:
-        """Whether the close of a window is exact, and nothing reaches over it."""
+        """Whether the close of a window is exact, and no "off" reaches over it."""
         on = window.closing
         if on is None or not on.exact or not where(on):
             return False
-        if not self.vague:
-            return True
-        at = bisect_left(self.assertions, on.order, key=_order)
-        low = bisect_left(self.assertions, on.ends - self._reach, key=_place)
-        high = bisect_right(self.assertions, on.ends + self._reach, key=_place)
-        return not any(each.begins < on.ends < each.ends for each in islice(self.assertions, min(low, at), high))
+        near = self._near(on.ends, on.ends + self._reach) if self.vague else ()
+        return not any(each.says_off and each.begins < on.ends < each.ends for each in near)
+
+    def _near(self, low: int, high: int) -> Iterable[Assertion]:
+        """Give what stands between two times, both included."""
+        return islice(
+            self.assertions,
+            bisect_left(self.assertions, low, key=_place),
+            bisect_right(self.assertions, high, key=_place),
+        )
 
 
 def _place(assertion: Assertion) -> int:

@@ -4,7 +4,18 @@ from itertools import permutations
 import pytest
 from tests.unit.core.making import at, setting
 
-from auditgap.core.fold import Assertion, Timeline, Window, of_misdated_settings_event, of_settings_event
+from auditgap.core.fold import (
+    SETTLE,
+    Assertion,
+    Timeline,
+    Window,
+    of_misdated_settings_event,
+    of_observation,
+    of_recording,
+    of_settings_event,
+)
+from auditgap.core.observations import Observation
+from auditgap.core.times import SECOND
 
 ON, OFF, BOTH_OFF = {"logging": True}, {"logging": False}, {"api": False, "logging": False}
 
@@ -183,3 +194,146 @@ def test_only_what_changes_is_folded_anew() -> None:
     gone, came = timeline.put([say("late", 100.5, **OFF)])
     assert len(gone) + len(came) < 6
     assert sum(window in before and any(window is each for each in before) for window in timeline.windows) > 140
+
+
+# --- what is not exact ------------------------------------------------------------------------------------------------
+
+S = SETTLE // SECOND
+
+
+def poll(identifier: str, seconds: float, *, on: bool, lasted: float = 0, kind: str = "settings_poll") -> Assertion:
+    """Assert what a call says that was sent then, and answered so much later."""
+    words = {
+        "settings_poll": ("disabled", "enabled"),
+        "feed_answer": ("not_enabled", "ok"),
+        "canary": ("missing", "seen"),
+    }
+    seen = Observation(
+        id=identifier,
+        kind=kind,
+        result=words[kind][on],
+        observed_at=at(seconds + lasted),
+        sent_at=at(seconds),
+        called_at=at(seconds) if kind == "canary" else None,
+        organization_id="org_1",
+    )
+    assertion = of_observation(seen, at(seconds + lasted))
+    assert assertion is not None
+    return assertion
+
+
+def recorded(identifier: str, seconds: float) -> Assertion:
+    """Assert what a recorded activity proves."""
+    return of_recording(identifier, at(seconds))
+
+
+def bounds(*assertions: Assertion) -> list[tuple[float | None, ...]]:
+    """Give the four bounds of each window, in seconds."""
+    return [bounds_of(window) for window in windows(*assertions)]
+
+
+def bounds_of(window: Window) -> tuple[float | None, ...]:
+    """Give its four bounds, in seconds."""
+    moments = (window.opened_at, window.opened_at_latest, window.closed_at_earliest, window.closed_at)
+    return tuple(None if moment is None else (moment - at(0)) / SECOND for moment in moments)
+
+
+def test_found_off_by_polls() -> None:
+    """A window lies between the answers around it, each as old as the settle time at the most."""
+    polls = (poll("a", 1000, on=True), poll("b", 2000, on=False), poll("c", 3000, on=False), poll("d", 4000, on=True))
+    assert bounds(*polls) == [(1000 - S, 2000, 3000 - S, 4000)]
+
+
+def test_what_was_recorded_narrows_a_window() -> None:
+    """Records are before a window that was found off later, and the first one a settle time after it closes it."""
+    found = (poll("a", 1000, on=True), poll("b", 2000, on=False), poll("d", 4000, on=True))
+    assert bounds(*found, recorded("x", 1900), recorded("y", 2100)) == [(1900 - S, 2000, 2000 - S, 2100)]
+    # Within the settle time it says nothing: servers do not switch all at once.
+    assert bounds(*found, recorded("x", 1950), recorded("y", 2050)) == [(1000 - S, 2000, 2000 - S, 4000)]
+
+
+def test_an_event_makes_the_bound_exact() -> None:
+    """An exact "off" or "on" inside what answers left open is the bound, and the event opens the window."""
+    found = (poll("a", 1000, on=True), poll("b", 2000, on=False), poll("d", 4000, on=True))
+    (window,) = windows(*found, say("off", 1500, api=False), say("on", 3500, api=True))
+    assert (window.opening.input_id, window.closing and window.closing.input_id) == ("off", "on")
+    assert bounds(*found, say("off", 1500, api=False), say("on", 3500, api=True)) == [(1500, 1500, 3500, 3500)]
+
+
+def test_recorded_activity_does_not_close_what_an_event_opened() -> None:
+    """Against the "off" of an event neither a record nor a canary counts; the API saying so does, for its own flag."""
+    weak = (recorded("x", 2000), poll("c", 3000, on=True, kind="canary"))
+    assert bounds(say("off", 1000, **OFF), *weak) == [(1000, 1000, None, None)]
+    assert bounds(say("off", 1000, api=False), *weak) == [(1000, 1000, None, None)]
+    assert bounds(say("off", 1000, api=False), *weak, poll("p", 4000, on=True)) == [(1000, 1000, 1000, 4000)]
+    assert bounds(say("off", 1000, **OFF), *weak, poll("p", 4000, on=True)) == [(1000, 1000, None, None)]
+
+
+def test_a_stale_answer_opens_nothing() -> None:
+    """An "off" within the settle time after an exact "on" was so before it."""
+    exact = (say("off", 1000, api=False), say("on", 2000, api=True))
+    assert bounds(*exact, poll("p", 2000 + S - 1, on=False)) == [(1000, 1000, 2000, 2000)]
+    assert bounds(*exact, poll("p", 2000 + S, on=False)) == [(1000, 1000, 2000, 2000), (2000, 2000 + S, None, None)]
+
+
+def test_a_stale_answer_closes_nothing() -> None:
+    """An "on" within the settle time after an "off" was so before it."""
+    assert bounds(say("off", 1000, api=False), poll("p", 1000 + S - 1, on=True)) == [(1000, 1000, None, None)]
+    assert bounds(poll("a", 1000, on=False), poll("p", 1000 + S - 1, on=True)) == [(None, 1000, None, None)]
+
+
+def test_an_answer_over_an_exact_on() -> None:
+    """An "off" seen in a call that an "on" lies in is explained by an "off" before; alone it makes nothing certain."""
+    over = poll("p", 1900, on=False, lasted=200)
+    (window,) = windows(poll("a", 1000, on=False), say("on", 2000, api=True), over)
+    assert (window.closed_at, over in window.offs) == (at(2000), False)
+    (window,) = windows(say("on", 2000, api=True), over)
+    assert (window.opened_at, window.closing, window.sure) == (None, None, False)
+
+
+def test_an_on_in_between_limits_what_is_certain() -> None:
+    """Where an "on" may lie between two "off" that do not keep it apart, certain is only what comes before it."""
+    slow = poll("on", 2000, on=True, lasted=500)
+    assert bounds(poll("a", 1000, on=False), slow, poll("b", 2520, on=False), poll("c", 3000, on=True)) == [
+        (None, 1000, 2000 - S, 3000)
+    ]
+
+
+def test_an_api_found_on_does_not_close_logging() -> None:
+    """An answer speaks of the API only: a window of the other flag stays, and the two are one window."""
+    off = (say("off", 1000, **OFF), poll("p", 2000, on=False))
+    (window,) = windows(*off, poll("q", 3000, on=True))
+    assert (window.cause, window.closing) == ("BOTH_DISABLED", None)
+
+
+def test_answers_of_a_feed_of_several() -> None:
+    """From a feed of several organizations an "on" says nothing: any one may have answered."""
+    several = Observation(id="o", kind="feed_answer", result="ok", observed_at=at(1), sent_at=at(1), feed_id="feed_1")
+    assert of_observation(several, at(1)) is None
+    missing = Observation(id="o", kind="canary", result="missing", observed_at=at(1), sent_at=at(1), called_at=at(0))
+    assert of_observation(missing, at(1)) is None
+
+
+def test_a_timeline_folds_locally_around_answers() -> None:
+    """With a poll between all flips, an assertion far away leaves the other windows alone, and nothing else changes."""
+    flips = [say(f"{n:03d}", n * 300, api=n % 2 == 1) for n in range(100)]
+    polls = [poll(f"p{n:03d}", n * 300 + 150, on=n % 2 == 1) for n in range(100)]
+    timeline = Timeline([*flips, *polls])
+    late = poll("late", 9000 + 200, on=True)
+    gone, came = timeline.put([late])
+    assert len(gone) + len(came) < 12
+    assert timeline.windows == Timeline([*flips, *polls, late]).windows
+
+
+@pytest.mark.parametrize("every", [20, 60, 300])
+def test_equal_observations_are_thinned_out(every: int) -> None:
+    """Of many equal answers the newest are kept, and those around a change that bound it; the windows stay."""
+    timeline, all_of_them = Timeline(), []
+    for n in range(500):
+        each = poll(f"p{n:03d}", n * every, on=not 200 <= n < 300)
+        all_of_them.append(each)
+        timeline.put([each])
+        timeline.thin(each)
+    assert len(timeline.assertions) < 90
+    (window,), (whole,) = timeline.windows, Timeline(all_of_them).windows
+    assert bounds_of(window) == bounds_of(whole)
