@@ -149,7 +149,8 @@ def test_replaced(site: Site, workers: Workers, seed: int) -> None:
             frozen.await_end()
             assert_reasons([frozen])
     supervisor.finish()
-    assert not supervisor.ended, said(supervisor)
+    # On a busy machine the one that took its place may have had to stop as well: it says so, and is started again.
+    assert_reasons(supervisor.ended)
     assert supervisor.stop() == [0, 0]
     assert_whole(site, feed)
 
