@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, OffsetSpec, ResourceType
 from tests.support.awaiting import until
 from tests.support.feed import Publisher, Wire
@@ -133,8 +133,21 @@ class Site:
     def positions(self) -> dict[int, int]:
         """Give the group's position by partition; -1001 where it has none."""
         parts = [TopicPartition(self.activity, number) for number in range(self.settings.topics.partitions)]
-        # Not by an AdminClient: librdkafka 2.16.0 crashes on an answer that a transaction is still open.
-        return {part.partition: part.offset for part in self._asking().committed(parts, timeout=WAIT)}
+
+        found: list[TopicPartition] = []
+
+        def asked() -> bool:
+            # Not by an AdminClient: librdkafka 2.16.0 crashes on an answer that a transaction is still open.
+            try:
+                found[:] = self._asking().committed(parts, timeout=WAIT)
+            except KafkaException as exception:
+                # A broker that has just begun is not yet the coordinator of every group.
+                if exception.args[0].code() != KafkaError.NOT_COORDINATOR:
+                    raise
+            return bool(found)
+
+        until(asked, "no broker is the group's coordinator")
+        return {part.partition: part.offset for part in found}
 
     def _asking(self) -> Consumer:
         if self._asked is None:
