@@ -85,6 +85,14 @@ def assert_reasons(ended: list[Worker]) -> None:
             assert "Traceback" not in worker.text
 
 
+def two_workers(workers: Workers, site: Site) -> Supervisor:
+    """Start two workers under a supervisor."""
+    supervisor = Supervisor(workers, site)
+    for name in ("w0", "w1"):
+        supervisor.start(name)
+    return supervisor
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed(site: Site, workers: Workers, seed: int) -> None:
     """A worker that is killed again and again at random moments loses nothing and says nothing twice."""
@@ -112,9 +120,7 @@ def test_killed(site: Site, workers: Workers, seed: int) -> None:
 def test_stopped(site: Site, workers: Workers, seed: int) -> None:
     """A worker that stands still past its session is replaced, and does no harm when it goes on."""
     feed = Feed(seed)
-    supervisor = Supervisor(workers, site)
-    for name in ("w0", "w1"):
-        supervisor.start(name)
+    supervisor = two_workers(workers, site)
     with Live(site.kafka, site.activity, feed, PER_SECOND):
         await_partitions(supervisor, 2, 2)
         for name, other in (("w0", "w1"), ("w1", "w0")):
@@ -134,9 +140,7 @@ def test_stopped(site: Site, workers: Workers, seed: int) -> None:
 def test_replaced(site: Site, workers: Workers, seed: int) -> None:
     """A worker that stands still while its supervisor starts another in its place does no harm when it goes on."""
     feed = Feed(seed)
-    supervisor = Supervisor(workers, site)
-    for name in ("w0", "w1"):
-        supervisor.start(name)
+    supervisor = two_workers(workers, site)
     with Live(site.kafka, site.activity, feed, PER_SECOND):
         await_partitions(supervisor, 2, 2)
         for name in ("w0", "w1"):
@@ -159,9 +163,7 @@ def test_replaced(site: Site, workers: Workers, seed: int) -> None:
 def test_joined_and_left(site: Site, workers: Workers, seed: int) -> None:
     """A third worker that joins, leaves in order, joins again and is killed changes nothing of what is published."""
     feed = Feed(seed)
-    supervisor = Supervisor(workers, site)
-    for name in ("w0", "w1"):
-        supervisor.start(name)
+    supervisor = two_workers(workers, site)
     with Live(site.kafka, site.activity, feed, PER_SECOND):
         await_partitions(supervisor, 2, 2)
         for leave in (Worker.stop, Worker.kill):

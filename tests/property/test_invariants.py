@@ -15,6 +15,7 @@ import pytest
 from tests.support.truth import Input, Span, arrangements, history, violations
 from tests.unit.core.making import keep_changes
 
+from auditgap.core.coverage import proofs_of
 from auditgap.core.fold import ACTIVITY
 from auditgap.core.inputs import Activity
 from auditgap.core.intake import observe, take
@@ -64,10 +65,7 @@ def end_of(ledgers: Ledgers) -> dict[str, dict[str, object]]:
 
 def resolution_of(ledger: Ledger) -> int:
     """The longest time between two proofs: a shorter window that nothing told of cannot be seen."""
-    proofs = ledger.recent.proofs()
-    for each in ledger.timeline.assertions:
-        if each.kind == "canary":
-            proofs.add(each.ends, each.begins)
+    proofs = proofs_of(ledger.timeline, ledger.recent.proofs())
     stretches = (later[0] - sooner[1] for sooner, later in pairwise(proofs.runs))
     return max(stretches, default=0) + 3660 * SECOND
 

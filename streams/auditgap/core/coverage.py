@@ -35,7 +35,17 @@ class Span:
     state: str
 
 
-def spans(timeline: Timeline, proofs: Runs, until: int) -> list[Span]:
+def proofs_of(timeline: Timeline, recorded: Runs) -> Runs:
+    """Give all proofs as runs: what was recorded, and the canaries that were seen."""
+    proofs = Runs(recorded.runs)
+    for on in timeline.assertions:
+        if on.kind == "canary" and on.api:
+            # On at some moment between the two: it proves nothing before the later one, and nothing after the earlier.
+            proofs.add(on.ends, on.begins)
+    return proofs
+
+
+def spans(timeline: Timeline, recorded: Runs, until: int) -> list[Span]:
     """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole."""
     changes: list[tuple[int, str, int]] = []
 
@@ -43,12 +53,7 @@ def spans(timeline: Timeline, proofs: Runs, until: int) -> list[Span]:
         if begin < end:
             changes.extend(((begin, state, 1), (end, state, -1)))
 
-    known = Runs(proofs.runs)
-    ons = [each for each in timeline.assertions if each.kind == "canary" and each.api]
-    for on in ons:
-        # On at some moment between the two: it proves nothing before the later one, and nothing after the earlier.
-        known.add(on.ends, on.begins)
-    runs = [run for run in known.runs if run[0] <= until]
+    runs = [run for run in proofs_of(timeline, recorded).runs if run[0] <= until]
     for first, last in runs:
         put(PROVEN, first, min(last, until))
     for (_, last), (first, _) in pairwise(runs):

@@ -453,7 +453,7 @@ _ends = attrgetter("ends")
 _opening_order = attrgetter("opening.order")
 
 
-def _opens(off: Assertion) -> tuple[int, bool, tuple[int, bool, bool, str, str]]:
+def _opens(off: Assertion) -> tuple[int, bool, Order]:
     return off.ends, not off.exact, off.order
 
 

@@ -40,7 +40,8 @@ REASONS: Final = {
 """Why an input is refused: the word in headers and metrics, and what it means."""
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+"""Writes JSON as it goes into digests and ids: neither the order of keys nor white space makes a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,10 @@ class Activity:
     def digest(self) -> str:
         """See the class: 64 hexadecimal digits. Falls back to the text as it is where `raw` is not JSON."""
         try:
-            canonical = _canonical(json.loads(self.raw))
+            content = canonical(json.loads(self.raw))
         except (ValueError, RecursionError):
-            canonical = self.raw
-        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+            content = self.raw
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def subject_of(organization_id: str | None, feed_id: str | None) -> str:

@@ -4,13 +4,12 @@ An observation is evidence about one subject, the organization it names or else 
 changed, only that it was on or off at some moment between two times.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, shown, subject_of, text
+from auditgap.core.inputs import Rejection, canonical, shown, subject_of, text
 from auditgap.core.records import identifier
 
 RESULTS: Final = {
@@ -116,7 +115,7 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
         return Rejection("unreadable", f"organization_id is not an id: {shown(organization)}")
     status = record.get("status")
     return Observation(
-        id=text(record.get("id")) or _id_of(record),
+        id=text(record.get("id")) or identifier("obs", canonical(record)),
         kind=str(kind),
         result=str(result),
         observed_at=observed_at,
@@ -130,7 +129,3 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
         message=text(record.get("message")),
     )
-
-
-def _id_of(record: Mapping[str, Any]) -> str:
-    return identifier("obs", json.dumps(record, sort_keys=True, separators=(",", ":"), default=str))

@@ -4,13 +4,13 @@ Times are microseconds since the epoch, UTC. A field that is None is not known, 
 """
 
 import hashlib
-import json
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any, Final
 
 from auditgap.core import times
+from auditgap.core.inputs import canonical
 
 TIME_FIELDS: Final = frozenset(
     {
@@ -159,9 +159,6 @@ def alert_from_dict(shape: dict[str, Any]) -> Alert:
     return Alert(**known)
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
 def digest(shape: dict[str, Any]) -> str:
     """Digest a revision for the history chain: SHA-256 over canonical JSON of the fields that are not None.
 
@@ -169,7 +166,7 @@ def digest(shape: dict[str, Any]) -> str:
     microseconds.
     """
     known = {name: value for name, value in shape.items() if value is not None}
-    return hashlib.sha256(_canonical(known).encode()).hexdigest()
+    return hashlib.sha256(canonical(known).encode()).hexdigest()
 
 
 def identifier(prefix: str, *parts: str) -> str:

@@ -8,7 +8,6 @@ it comes, observations last.)
 
 import hashlib
 import io
-import json
 import marshal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from auditgap import clock, feedfiles
 from auditgap.adapters.policy_yaml import PolicyFile
 from auditgap.core import policy as policy_core
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, read_activity
+from auditgap.core.inputs import Rejection, canonical, read_activity
 from auditgap.core.intake import observe, refused_time, take
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation, read_observation
@@ -325,11 +324,11 @@ class _Seen:
     def add(self, record: object) -> None:
         """Take in a record; key order and white space do not make another of it."""
         try:
-            canonical = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+            content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         except TypeError:
             # Half of a surrogate pair, or a number of more than 64 bits.
-            canonical = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
-        digest = hashlib.blake2b(canonical, digest_size=16).digest()
+            content = canonical(record).encode()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
         self._digests[digest[0]] += digest
 
     def repeats(self) -> int:
