@@ -570,6 +570,7 @@ class Timeline:
         """Add an idle assertion: no window changes."""
         self.assertions.append(new)
         self.vague += 1
+        self._reach = max(self._reach, new.ends - new.begins)
 
     def thin(self, near: Assertion) -> list[Assertion]:
         """Take out what lies within a run of equal observations: what just left the newest ones, or came behind."""
@@ -615,8 +616,9 @@ class Timeline:
         if first and (on := self.windows[first - 1].closing) is not None:
             known = self.windows[first - 1].after
             start = bisect_right(self.assertions, on.order, key=_order)
-            over = [each for each in self._near(on.ends - self._reach, on.ends) if each.begins < on.ends < each.ends]
-            over = [each for each in over if not each.says_off]
+            # What stands before the cut and reaches over it speaks of what comes after it.
+            near = islice(self.assertions, bisect_left(self.assertions, on.ends - self._reach, key=_place), start)
+            over = [each for each in near if each.ends > on.ends]
         last, step = first, 1
         least, soonest = max(each.order for each in changed), max(each.ends for each in changed)
         while True:

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -323,6 +324,24 @@ def test_a_timeline_folds_locally_around_answers() -> None:
     gone, came = timeline.put([late])
     assert len(gone) + len(came) < 12
     assert timeline.windows == Timeline([*flips, *polls, late]).windows
+
+
+@pytest.mark.parametrize("begins", [100, 120])
+def test_what_reaches_over_an_exact_close_bounds_what_comes_later(begins: float) -> None:
+    """An answer that began before, or when, a window was closed, and ended after it, is not forgotten behind it."""
+    closed = [say("a", 10, api=True, logging=False), say("b", 120, logging=True)]
+    over = replace(poll("over", 150, on=True), begins=at(begins))
+    timeline = Timeline([*closed, poll("new", 2000, on=False)])
+    timeline.put([over])
+    whole = Timeline(timeline.assertions).windows
+    assert timeline.windows == whole
+    assert whole[-1].opened_at == at(begins)
+
+    timeline = Timeline(closed[:1])
+    timeline.append(over)
+    timeline.put(closed[1:])
+    timeline.put([poll("new", 2000, on=False)])
+    assert timeline.windows == whole
 
 
 @pytest.mark.parametrize("every", [20, 60, 300])
