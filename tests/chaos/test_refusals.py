@@ -10,7 +10,7 @@ from tests.support.site import Site, reason
 from tests.support.windows import assert_windows, one_window
 from tests.support.workers import Supervisor, Workers
 
-from auditgap.adapters.job import partition_of
+from auditgap.adapters.kafka import partition_of
 
 REFUSING = {"max__message__bytes": "150"}
 """Takes no record, but the mark that ends a transaction."""

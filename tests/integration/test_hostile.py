@@ -16,7 +16,7 @@ from tests.support.feed import ENCODER, ORDINARY, Record, Wire, ago, record, set
 from tests.support.site import Site, headers, reason
 from tests.support.workers import Workers
 
-from auditgap.adapters.job import partition_of
+from auditgap.adapters.kafka import partition_of
 from auditgap.core import times
 from auditgap.core.inputs import ACCESS_TRANSPARENCY_TYPES, NOBODY, Activity
 from auditgap.core.records import Alert, Gap

@@ -12,7 +12,7 @@ from tests.support.feed import Wire, ago, record, settings, wire
 from tests.support.site import WAIT, Site
 from tests.support.workers import Worker, Workers
 
-from auditgap.adapters.job import partition_of
+from auditgap.adapters.kafka import partition_of
 from auditgap.core.records import Gap
 
 ORGANIZATIONS = [f"org_{number}" for number in range(12)]

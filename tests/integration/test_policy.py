@@ -11,7 +11,7 @@ from tests.support.feed import Publisher, Wire
 from tests.support.site import Site, headers
 
 from auditgap.adapters import avro
-from auditgap.adapters.job import partition_of
+from auditgap.adapters.kafka import partition_of
 from auditgap.adapters.policy_topic import PolicyTopic
 from auditgap.bootstrap import schema_ids
 from auditgap.core.policy import Actors, Policy, Rules, extended, latest_of, successor

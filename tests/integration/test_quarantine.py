@@ -12,7 +12,7 @@ from tests.support.site import Site, headers, reason
 from tests.support.windows import assert_windows, one_window
 from tests.support.workers import Supervisor, Workers, launcher
 
-from auditgap.adapters.job import partition_of
+from auditgap.adapters.kafka import partition_of
 
 FAULTS = {
     # An error that the worker can catch, and one that ends the process where it stands.

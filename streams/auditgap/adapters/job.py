@@ -1,9 +1,9 @@
 """The job: batches of input records in, one transaction out. Knows Kafka, nothing of Faust.
 
-What is owned right now is a `Part` per partition: its ledgers, its position, what changed since the last commit.
+What is owned right now is a `Part` per partition: its shard, its position, what changed since the last commit.
 Positions are the job's own, set when a batch is wholly taken in. The path of an ordinary record is short: its
 CloudEvents headers say what it is, and the beginning of its body is searched for the settings event's name. Whatever
-is not plain, and every settings event, is decoded and goes through `core.intake.take`.
+is not plain, and every settings event, is decoded and goes through `core.shard`.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,17 +11,16 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from auditgap.adapters import avro, cloudevents, state, takeover
 from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
-from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain
+from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain, partition_of
 from auditgap.adapters.outbox import Outbox
 from auditgap.adapters.takeover import DEATHS, STEPS, Part
 from auditgap.config import Settings
-from auditgap.core import intake, times
+from auditgap.core import times
 from auditgap.core.inputs import (
     ACCESS_TRANSPARENCY_TYPES,
     ADMISSION_SKEW,
@@ -213,7 +212,7 @@ class Job:
 
     def _take(self, part: Part, messages: list[Message]) -> None:
         """The hot loop: some six microseconds a record, so every call in it was weighed (benchmarks/)."""
-        known, touch, ordinary, prefix = part.known, part.touched.add, self._ordinary, self._prefix
+        known, touch, ordinary, prefix = part.known, part.shard.touched.add, self._ordinary, self._prefix
         layouts, sample, lengths = self._layouts, self._until_sample, LENGTHS
         # Times are compared as text; the broker's append times do not fall within a batch, so its first one serves.
         limit = times.text_of(_append_time(messages[0]) + ADMISSION_SKEW).encode()
@@ -292,18 +291,17 @@ class Job:
         if isinstance(activity, Rejection):
             self._dead_letter(part, message, activity)
             if (claimed is not None and claimed.type == SETTINGS_TYPE) or MARK in (message.value() or b""):
-                ledger = self._ledger_for(part, claimed.subject if claimed else None)
+                subject = self._subject_for(part, claimed.subject if claimed else None)
                 refusal = Rejection("settings_unreadable", activity.detail)
-                self._publish(part, ledger, ledger.rejected(refusal, None, _place(message), append_time, now))
+                self._send(part, part.shard.refused(refusal, subject, _place(message), append_time, now))
             return
         subject = activity.subject
         if self._partition_of(subject) != part.number:
             self._forward(message, activity)
             return
-        outcome = intake.take(part.ledgers, activity, append_time, now)
-        ledger = part.ledgers[subject]
-        part.known[subject.encode("utf-8", "surrogatepass")] = ledger
-        self._publish(part, ledger, outcome.emissions)
+        outcome = part.shard.activity(activity, append_time, now)
+        part.known[subject.encode("utf-8", "surrogatepass")] = part.shard.ledgers[subject]
+        self._send(part, outcome.emissions)
         if outcome.rejection is not None:
             self._dead_letter(part, message, outcome.rejection)
             return
@@ -313,7 +311,7 @@ class Job:
         # A time that the headers do not speak of is no lie.
         created_at = None if claimed.created_at is None else activity.created_at
         if claimed != cloudevents.Claims(activity.type, activity.id, created_at, subject):
-            self._mismatch(part, ledger, message, append_time, now)
+            self._mismatch(part, part.shard.ledgers[subject], message, append_time, now)
         elif (
             self._trust_headers
             and created_at is not None
@@ -330,13 +328,13 @@ class Job:
         self._layouts.clear()
         self._metrics.skipping.set(0)
         sentence = f"the headers of record {_place(message)} differ from its body; from here on bodies decide"
-        self._publish(part, ledger, ledger.alert("header_mismatch", _place(message), sentence, append_time, now))
+        self._send(part, ledger.alert("header_mismatch", _place(message), sentence, append_time, now))
 
-    def _ledger_for(self, part: Part, subject: str | None) -> Ledger:
-        """Find whose ledger speaks of a record that nobody can read: its claimed subject's, if that belongs here."""
+    def _subject_for(self, part: Part, subject: str | None) -> str:
+        """Name whose ledger speaks of a record that nobody can read: its claimed subject, if that belongs here."""
         if subject is None or self._partition_of(subject) != part.number:
-            subject = subject_of(None, "unknown")
-        return intake.ledger_of(part.ledgers, subject)
+            return subject_of(None, "unknown")
+        return subject
 
     def _partition_of(self, subject: str) -> int:
         return partition_of(subject, self._identity.partitions)
@@ -359,10 +357,10 @@ class Job:
     def _quarantine(self, part: Part, message: Message) -> None:
         rejection = Rejection("quarantined", f"{DEATHS} workers died on it")
         claimed = cloudevents.claims(headers_of(message))
-        ledger = self._ledger_for(part, claimed.subject if claimed else None)
+        subject = self._subject_for(part, claimed.subject if claimed else None)
         self._dead_letter(part, message, rejection)
         place = _place(message)
-        self._publish(part, ledger, ledger.rejected(rejection, None, place, _append_time(message), self._clock()))
+        self._send(part, part.shard.refused(rejection, subject, place, _append_time(message), self._clock()))
 
     def _died_on(self, part: Part, message: Message, error: Exception) -> WorkerStop:
         """Write down, in a transaction of its own, which record this worker dies on."""
@@ -389,14 +387,11 @@ class Job:
 
     # --- records out --------------------------------------------------------------------------------------------------
 
-    def _publish(self, part: Part, ledger: Ledger, emissions: Iterable[Emission]) -> None:
-        part.touched.add(ledger)
-        self._send(part, ledger, emissions)
-
-    def _send(self, part: Part, ledger: Ledger, emissions: Iterable[Emission]) -> None:
-        key = key_of(ledger.subject).encode("utf-8", "surrogatepass")
+    def _send(self, part: Part, emissions: Iterable[Emission]) -> None:
         for record in emissions:
-            value, headers = self._encoder.emission(record), cloudevents.of_emission(record, ledger.subject)
+            subject = record.subject
+            key = key_of(subject).encode("utf-8", "surrogatepass")
+            value, headers = self._encoder.emission(record), cloudevents.of_emission(record, subject)
             if isinstance(record, Gap):
                 self._outbox.send(self._topics.gap, record.gap_id.encode(), value, headers, part.number)
                 self._outbox.send(self._topics.gap_history, key, value, headers, part.number)
@@ -439,12 +434,12 @@ class Job:
         self._outbox.send(self._changelog, key, value, None, part.number)
         self._metrics.state_bytes.inc(len(value or b""))
 
-    def _save_ledger(self, part: Part, ledger: Ledger) -> int:
-        """Write what changed of a ledger; gives how many bytes that was."""
+    def _save_shard(self, part: Part) -> int:
+        """Write what changed of a partition's state; gives how many bytes that was."""
         written = 0
         send, changelog, number = self._outbox.send, self._changelog, part.number
-        for key, value in ledger.changes():
-            send(changelog, state.key_of(ledger.subject, key), value, None, number)
+        for key, value in part.shard.changes():
+            send(changelog, key.encode("utf-8", "surrogatepass"), value, None, number)
             written += len(value or b"")
         return written
 
@@ -463,11 +458,8 @@ class Job:
         written = 0
         try:
             for part in self.parts.values():
-                for ledger in part.touched:
-                    if ledger.stale:
-                        self._send(part, ledger, ledger.settle(now))
-                    written += self._save_ledger(part, ledger)
-                part.touched.clear()
+                self._send(part, part.shard.settle(now))
+                written += self._save_shard(part)
                 if part.position == part.handed < part.end:
                     # What lies between is no record but the mark of a transaction: a position before it would look
                     # like lag, and like a loss once retention takes it.
@@ -519,7 +511,7 @@ class Job:
         """Bring the gauges up to date. Asks nothing of the network."""
         self._metrics.commit_age.set(self.commit_age())
         parts = list(self.parts.values())
-        self._metrics.subjects.set(sum(len(part.ledgers) for part in parts))
+        self._metrics.subjects.set(sum(len(part.shard.ledgers) for part in parts))
         self._metrics.lag.clear()
         for number, lag in self._lags().items():
             self._metrics.lag.labels(str(number)).set(lag)
@@ -549,11 +541,6 @@ def is_text(key: bytes | None) -> bool:
         return key is None or key.isascii() or bool(key.decode())
     except UnicodeDecodeError:
         return False
-
-
-def partition_of(subject: str, partitions: int) -> int:
-    """Name the partition a subject belongs to: what Java's partitioner makes of its key."""
-    return int((murmur2(key_of(subject).encode("utf-8", "surrogatepass")) & 0x7FFFFFFF) % partitions)
 
 
 def _append_time(message: Message) -> int:

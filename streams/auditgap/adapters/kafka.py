@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aiokafka.partitioner import murmur2
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
@@ -25,6 +26,7 @@ from confluent_kafka.admin import (
 )
 
 from auditgap.config import KafkaSettings, Settings
+from auditgap.core.inputs import key_of
 from auditgap.errors import BrokerError, UsageError
 
 Log = Callable[[str], None]
@@ -281,3 +283,13 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
                         raise KafkaException(error)
         finally:
             consumer.close()
+
+
+def partition_of(subject: str, partitions: int) -> int:
+    """Name the partition a subject belongs to: what Java's partitioner makes of its key."""
+    return int((murmur2(key_of(subject).encode("utf-8", "surrogatepass")) & 0x7FFFFFFF) % partitions)
+
+
+def is_home(number: int, partitions: int, subject: str) -> bool:
+    """Say whether a subject belongs to a partition of so many."""
+    return partition_of(subject, partitions) == number

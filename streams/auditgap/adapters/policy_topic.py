@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from auditgap.adapters import avro, cloudevents, kafka
-from auditgap.adapters.job import partition_of
+from auditgap.adapters.kafka import partition_of
 from auditgap.config import Settings
 from auditgap.core import policy
 from auditgap.core.inputs import Rejection

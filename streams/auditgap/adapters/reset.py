@@ -7,10 +7,10 @@ from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 
 from auditgap.adapters import state
-from auditgap.adapters.job import partition_of
-from auditgap.adapters.kafka import TIMEOUT, Log, client_config, identify, translated
+from auditgap.adapters.kafka import TIMEOUT, Log, client_config, identify, partition_of, translated
 from auditgap.adapters.outbox import Outbox
 from auditgap.config import Settings
+from auditgap.core.shard import split_key
 from auditgap.errors import BrokerError, UsageError
 
 _GRACE_SECONDS: Final = 2.0
@@ -46,7 +46,7 @@ def reset_input(settings: Settings, where: str, log: Log) -> None:
             for key, value in records.items():
                 if key.startswith(b"@"):
                     continue
-                subject, _ = state.split_key(key)
+                subject, _ = split_key(key.decode("utf-8", "surrogatepass"))
                 if (home := partition_of(subject, count)) != number:
                     outbox.send(settings.worker.changelog, key, value, None, home)
                     outbox.send(settings.worker.changelog, key, None, None, number)

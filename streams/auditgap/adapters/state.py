@@ -1,7 +1,7 @@
 """The worker's changelog: what it holds, and how it is read back.
 
-A compacted topic, co-partitioned with the input. Keys: `<length of subject>:<subject><ledger key>` for a ledger's
-records (core.ledger.Ledger.changes), `@input`, `@start` and `@attempt` for the partition's own:
+A compacted topic, co-partitioned with the input. Its keys are those of core.shard.Shard.changes, and `@input`,
+`@start` and `@attempt` for the partition's own:
 
 - `@input`: which topic the state and the position belong to (InputIdentity);
 - `@start`: the position the last worker started from, gone again where it left in order, and until where to go
@@ -13,18 +13,19 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from auditgap.adapters.kafka import TIMEOUT, TopicIdentity, client_config, translated
+from auditgap.adapters.kafka import TIMEOUT, TopicIdentity, client_config, is_home, translated
 from auditgap.config import Settings
-from auditgap.core.ledger import Ledger
+from auditgap.core.shard import Shard
 from auditgap.errors import BrokerError, WorkerStop
 
-FORMAT: Final = 1
-"""Version of everything in the changelog; a newer one is refused."""
+FORMAT: Final = 2
+"""Version of everything in the changelog; another one is refused."""
 
 _GRACE_SECONDS: Final = 30.0
 """The broker looks for transactions past their time every ten seconds."""
@@ -32,18 +33,6 @@ _GRACE_SECONDS: Final = 30.0
 INPUT_KEY: Final = b"@input"
 START_KEY: Final = b"@start"
 ATTEMPT_KEY: Final = b"@attempt"
-
-
-def key_of(subject: str, ledger_key: str) -> bytes:
-    """Name a ledger's record in the changelog."""
-    return f"{len(subject)}:{subject}{ledger_key}".encode("utf-8", "surrogatepass")
-
-
-def split_key(key: bytes) -> tuple[str, str]:
-    """Undo `key_of`."""
-    text = key.decode("utf-8", "surrogatepass")
-    length, _, rest = text.partition(":")
-    return rest[: int(length)], rest[int(length) :]
 
 
 def dumps(shape: dict[str, Any]) -> bytes:
@@ -60,7 +49,7 @@ def input_value(identity: TopicIdentity, topic: str) -> bytes:
 class Restored:
     """What the changelog says about one partition."""
 
-    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    shard: Shard
     input: dict[str, Any] | None = None
     start: dict[str, Any] = field(default_factory=dict)
     attempt: dict[str, Any] = field(default_factory=dict)
@@ -133,22 +122,26 @@ def _ends(settings: Settings, topic: str, partitions: Iterable[int]) -> dict[int
         return {part.partition: future.result(TIMEOUT).offset for part, future in found.items()}
 
 
-def restore(settings: Settings, partitions: Iterable[int]) -> dict[int, Restored]:
-    """Read back the state of some partitions. Raises BrokerError, and WorkerStop where a newer version wrote it."""
+def restore(settings: Settings, numbers: Iterable[int], partitions: int) -> dict[int, Restored]:
+    """Read back the state of some of so many partitions.
+
+    Raises BrokerError, and WorkerStop where another version wrote it.
+    """
     restored: dict[int, Restored] = {}
-    for number, records in raw_changelog(settings, partitions).items():
-        state = restored[number] = Restored()
+    for number, records in raw_changelog(settings, numbers).items():
         own = {key: json.loads(records.pop(key)) for key in (INPUT_KEY, START_KEY, ATTEMPT_KEY) if key in records}
-        state.input = own.get(INPUT_KEY)
-        state.start, state.attempt = own.get(START_KEY, {}), own.get(ATTEMPT_KEY, {})
-        if state.input is not None and state.input["format"] > FORMAT:
+        written = own[INPUT_KEY]["format"] if INPUT_KEY in own else FORMAT
+        if written > FORMAT:
             raise WorkerStop(
-                f"the state in {settings.worker.changelog} was written by a newer version (format "
-                f"{state.input['format']}, this one knows {FORMAT}): start that version"
+                f"the state in {settings.worker.changelog} was written by a newer version (format {written}, this one "
+                f"knows {FORMAT}): start that version"
             )
-        by_subject: dict[str, dict[str, bytes]] = {}
-        for key, value in records.items():
-            subject, ledger_key = split_key(key)
-            by_subject.setdefault(subject, {})[ledger_key] = value
-        state.ledgers = {subject: Ledger.restore(subject, values) for subject, values in by_subject.items()}
+        if written < FORMAT:
+            raise WorkerStop(
+                f"the state in {settings.worker.changelog} was written by an older version (format {written}, this one "
+                f"needs {FORMAT}): go on with `auditgap worker --reset-input earliest`"
+            )
+        texts = {key.decode("utf-8", "surrogatepass"): value for key, value in records.items()}
+        shard = Shard.restore(texts, partial(is_home, number, partitions))
+        restored[number] = Restored(shard, own.get(INPUT_KEY), own.get(START_KEY, {}), own.get(ATTEMPT_KEY, {}))
     return restored

@@ -22,6 +22,7 @@ from auditgap.adapters.kafka import (
 )
 from auditgap.config import Settings
 from auditgap.core.ledger import Ledger
+from auditgap.core.shard import Shard
 from auditgap.errors import InputChanged, WorkerStop
 
 DEATHS: Final = 2
@@ -48,13 +49,12 @@ class Part:
 
     number: int
     position: int
-    ledgers: dict[str, Ledger]
+    shard: Shard
     attempt: dict[str, int]
     step: int = 0
     careful_until: int = 0
     committed: int = -1
     known: dict[bytes, Ledger] = field(default_factory=dict)
-    touched: set[Ledger] = field(default_factory=set)
     oldest_uncommitted: int | None = None
     handed: int = -1
     end: int = -1
@@ -101,7 +101,7 @@ def take_over(settings: Settings, reader: Consumer, identity: TopicIdentity, num
     with translated(f"cannot find the position in {topic}", settings.kafka.bootstrap_servers):
         positions = reader.committed([TopicPartition(topic, number) for number in numbers], timeout=TIMEOUT)
     # After the positions, which are given once no commit is under way: what was committed with them is then there.
-    restored = state.restore(settings, numbers)
+    restored = state.restore(settings, numbers, identity.partitions)
     parts = []
     for position in positions:
         if position.error is not None:
@@ -139,8 +139,8 @@ def _part(
         offset = low  # never read before: everything the topic holds
     if not low <= offset <= high:
         raise changed(f"offset {offset} of partition {number} of {topic} is no longer there (it holds {low} to {high})")
-    part = Part(number, offset, restored.ledgers, restored.attempt, committed=position.offset, handed=offset)
-    part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.ledgers.items()}
+    part = Part(number, offset, restored.shard, restored.attempt, committed=position.offset, handed=offset)
+    part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.shard.ledgers.items()}
     part.step, part.careful_until = _care(restored.start, offset, high)
     return part
 

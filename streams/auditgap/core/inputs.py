@@ -17,6 +17,9 @@ ACCESS_TRANSPARENCY_TYPES: Final = frozenset({"anthropic_access", "cmek_preserve
 
 FEED_SUBJECT_PREFIX: Final = "feed/"
 
+DEFAULT_FEED: Final = "default"
+"""What stands in the subject of a record that names neither organization nor feed."""
+
 ADMISSION_SKEW: Final = 5 * 60 * times.SECOND
 """How far a time may lie after the broker's append time. Clocks of honest machines differ by less."""
 
@@ -105,7 +108,7 @@ class Activity:
 
 def subject_of(organization_id: str | None, feed_id: str | None) -> str:
     """Name what a record is folded under; also its CloudEvents subject."""
-    return organization_id if organization_id is not None else f"{FEED_SUBJECT_PREFIX}{feed_id or 'default'}"
+    return organization_id if organization_id is not None else f"{FEED_SUBJECT_PREFIX}{feed_id or DEFAULT_FEED}"
 
 
 def key_of(subject: str) -> str:

@@ -13,7 +13,7 @@
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from auditgap.core.inputs import (
     ACCESS_TRANSPARENCY_TYPES,
@@ -29,13 +29,22 @@ from auditgap.core.recent import entry_of
 from auditgap.core.records import Emission
 
 
+class Mail(NamedTuple):
+    """A message from one shard to the one that `key` belongs to: what kind it is, and JSON."""
+
+    key: str
+    kind: str
+    body: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an input: refused with a reason, a repeat, or applied; and what to publish because of it."""
+    """What became of an input: refused with a reason, a repeat, or applied; what to publish, and whom to tell of it."""
 
     emissions: tuple[Emission, ...] = ()
     rejection: Rejection | None = None
     repeat: bool = False
+    mail: tuple[Mail, ...] = ()
 
 
 APPLIED: Final = Outcome()

@@ -16,7 +16,16 @@ from auditgap.core import fold, times
 from auditgap.core.alerts import KINDS
 from auditgap.core.coverage import Span, spans
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
-from auditgap.core.inputs import FEED_SUBJECT_PREFIX, NOBODY, SETTINGS_TYPE, Activity, Actor, Rejection, admit
+from auditgap.core.inputs import (
+    DEFAULT_FEED,
+    FEED_SUBJECT_PREFIX,
+    NOBODY,
+    SETTINGS_TYPE,
+    Activity,
+    Actor,
+    Rejection,
+    admit,
+)
 from auditgap.core.observations import Observation
 from auditgap.core.policy import (
     LISTED,
@@ -149,6 +158,11 @@ class Ledger:
     def organization_id(self) -> str | None:
         """The organization, None where the subject is a feed."""
         return None if self.subject.startswith(FEED_SUBJECT_PREFIX) else self.subject
+
+    @property
+    def _own_feed(self) -> str | None:
+        feed_id = self.subject.removeprefix(FEED_SUBJECT_PREFIX)
+        return None if feed_id in (self.subject, DEFAULT_FEED) else feed_id
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
@@ -730,7 +744,7 @@ class Ledger:
             gap_id=gap.gap_id if gap else None,
             incident_id=gap.incident_id if gap else None,
             organization_id=self.organization_id,
-            feed_id=feed_id,
+            feed_id=feed_id or self._own_feed,
             occurred_at=occurred_at,
             detected_at=detected_at,
             produced_at=before.produced_at if before else 0,

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from auditgap.core import times
-from auditgap.core.inputs import canonical
+from auditgap.core.inputs import canonical, subject_of
 
 TIME_FIELDS: Final = frozenset(
     {
@@ -91,6 +91,11 @@ class Gap:
     history_sequence: int = 0
     previous_digest: str | None = None
 
+    @property
+    def subject(self) -> str:
+        """What it is about, as the input's records name it."""
+        return subject_of(self.organization_id, self.feed_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
@@ -119,6 +124,11 @@ class Alert:
     triage: tuple[str, ...] = ()
     attack_ids: tuple[str, ...] = ()
     dedup_key: str
+
+    @property
+    def subject(self) -> str:
+        """What it is about, as the input's records name it."""
+        return subject_of(self.organization_id, self.feed_id)
 
 
 Emission = Gap | Alert
