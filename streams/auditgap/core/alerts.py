@@ -68,6 +68,30 @@ KINDS: Final = {
             ATTACK_IDS,
         ),
         AlertKind(
+            "feed_suspected_off",
+            Severity.HIGH,
+            "a suspected gap opens: the feed is refused or unseen (critical if the credential is lost), or the "
+            "collector's own calls are missing in it",
+            (
+                "Find out whether the collector's key still works: was it deleted, disabled or limited, and by whom?",
+                "Read the setting itself (organization settings, or the compliance_settings endpoint).",
+                "Until the feed is caught up, treat the time since it was last seen as potentially un-audited.",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "gap_refined",
+            Severity.INFORMATIONAL,
+            "a gap is replaced by one that knows more (SUPERSEDED); the incident goes on",
+            ("Go on with the gap that took its place.",),
+        ),
+        AlertKind(
+            "gap_withdrawn",
+            Severity.INFORMATIONAL,
+            "a suspected gap is taken back (RETRACTED), with the reason",
+            ("Nothing to do: what was suspected did not happen.",),
+        ),
+        AlertKind(
             "settings_change_unreadable",
             Severity.CRITICAL,
             "a settings event cannot be understood: the feed may be on or off",

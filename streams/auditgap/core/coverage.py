@@ -6,13 +6,13 @@ Every instant is one of:
 |---|---|
 | PROVEN | between two proofs of recording that are no further apart than the proof limit |
 | INFERRED | between two proofs that are further apart, and nothing speaks against it |
-| UNKNOWN | before the first proof, after the last; where a window may have begun or ended; an "off" in no window |
+| UNKNOWN | before the first proof, after the last; where a window may have begun or ended; in a suspected gap |
 | OFF | in the certain part of a window |
 
 A proof is a recorded activity (not a settings event, not Access Transparency), or a canary that was seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -45,8 +45,13 @@ def proofs_of(timeline: Timeline, recorded: Runs) -> Runs:
     return proofs
 
 
-def spans(timeline: Timeline, recorded: Runs, until: int) -> list[Span]:
-    """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole."""
+def spans(
+    timeline: Timeline, recorded: Runs, until: int, doubts: Iterable[tuple[int | None, int | None]] = ()
+) -> list[Span]:
+    """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole.
+
+    `doubts` are stretches in which nobody could see, None where a bound is not known.
+    """
     changes: list[tuple[int, str, int]] = []
 
     def put(state: str, begin: int, end: int) -> None:
@@ -71,6 +76,8 @@ def spans(timeline: Timeline, recorded: Runs, until: int) -> list[Span]:
         if off.says_off and not off.exact and timeline.window_of(off) is None:
             after = (each.ends for each in timeline.assertions if each.begins >= off.ends and not each.says_off)
             put(UNKNOWN, off.begins, min(after, default=until))
+    for since, end in doubts:
+        put(UNKNOWN, begin if since is None else since, until if end is None else end)
     return list(_laid_out(changes, begin, until))
 
 

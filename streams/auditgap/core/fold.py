@@ -31,13 +31,6 @@ API: Final = "api"
 LOGGING: Final = "logging"
 FLAGS: Final = (API, LOGGING)
 
-CAUSES: Final = {
-    frozenset({LOGGING}): "LOGGING_DISABLED",
-    frozenset({API}): "API_DISABLED",
-    frozenset({API, LOGGING}): "BOTH_DISABLED",
-}
-"""Which flags were off at some time of a window: its cause."""
-
 SETTLE: Final = 60 * times.SECOND
 """How long servers may go on answering, and recording, as before a switch: they do not all switch at once."""
 
@@ -50,7 +43,8 @@ class Assertion:
     """What one input says about the two flags: True on, False off, None nothing.
 
     Exact: it was switched at `begins`, which is `ends`. Not exact: it was so at some moment from `begins` to `ends`.
-    `append_time` is when its first copy was appended by the broker. `digest` is its content's.
+    `append_time` is when its first copy was appended by the broker. `digest` is its content's, `result` what an
+    observation found.
     """
 
     begins: int
@@ -65,6 +59,7 @@ class Assertion:
     actor: Actor = NOBODY
     organization_id: str | None = None
     feed_id: str | None = None
+    result: str | None = None
     order: Order = field(init=False, repr=False, compare=False)
     """Where it stands: at equal times the exact ones, then those that say off, have the last word.
 
@@ -172,6 +167,7 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
         exact=False,
         organization_id=seen.organization_id,
         feed_id=seen.feed_id,
+        result=seen.result,
     )
 
 
@@ -220,7 +216,7 @@ class Window:
     It began between `opened_at` (None: unknown) and `opened_at_latest`, and ended between `closed_at_earliest` and
     `closed_at`: where the middle two are the wrong way round, or it is not `sure`, no moment is certain. `offs` are all
     assertions of an "off" in it; `after` is what was known when `closing` came.
-    `gap_id` is for the ledger to fill in.
+    `confidence` and `gap_id` are for others to fill in (core.track, core.ledger).
     """
 
     opening: Assertion
@@ -233,12 +229,13 @@ class Window:
     offs: list[Assertion]
     sure: bool
     after: State = field(default_factory=dict, compare=False)
+    confidence: str = field(default="", compare=False)
     gap_id: str = field(default="", compare=False)
 
-    @property
-    def cause(self) -> str:
-        """Which flags were off during it."""
-        return CAUSES[frozenset(self.off_flags)]
+    def overlaps(self, other: "Window") -> bool:
+        """Whether the two can have had a moment in common."""
+        begin, end, since, until = self.opened_at, self.closed_at, other.opened_at, other.closed_at
+        return (until is None or begin is None or begin <= until) and (end is None or since is None or since <= end)
 
 
 @dataclass(slots=True)
@@ -561,10 +558,14 @@ class Timeline:
 
     def is_idle(self, new: Assertion) -> bool:
         """Whether it only says once more, after all others, that the flags are on."""
-        if new.exact or new.says_off or (self.assertions and self.assertions[-1].order > new.order):
+        if new.exact or new.says_off or not self.is_last(new):
             return False
         latest = self.windows[-1].closed_at if self.windows else new.begins
         return latest is not None and latest <= new.begins
+
+    def is_last(self, new: Assertion) -> bool:
+        """Whether nothing that is asserted comes after it."""
+        return not self.assertions or self.assertions[-1].order <= new.order
 
     def append(self, new: Assertion) -> None:
         """Add an idle assertion: no window changes."""
@@ -672,5 +673,5 @@ def _place(assertion: Assertion) -> int:
     return assertion.order[0]
 
 
-def _says(assertion: Assertion) -> tuple[str, bool | None, bool | None]:
-    return assertion.kind, assertion.api, assertion.logging
+def _says(assertion: Assertion) -> tuple[str, str | None, bool | None, bool | None]:
+    return assertion.kind, assertion.result, assertion.api, assertion.logging

@@ -7,14 +7,14 @@ gives nothing. Late input re-folds: what changed comes out as a new revision, an
 import json
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from auditgap.core import fold, times
 from auditgap.core.alerts import KINDS
-from auditgap.core.coverage import Span, spans
+from auditgap.core.coverage import Span, proofs_of, spans
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
 from auditgap.core.inputs import (
     DEFAULT_FEED,
@@ -48,6 +48,19 @@ from auditgap.core.records import (
     digest,
     gap_from_dict,
     identifier,
+)
+from auditgap.core.track import (
+    CAUSES,
+    CONFIRMED,
+    KNOWN,
+    LOST,
+    SUSPECTED,
+    WATCHED,
+    Change,
+    Track,
+    entry_of_text,
+    resolved,
+    text_of,
 )
 
 HISTORICAL_AFTER: Final = 7 * 24 * 3600 * times.SECOND
@@ -84,18 +97,7 @@ class Bracket:
     inside_last: bytes | None = None
 
 
-class Around(NamedTuple):
-    """The last activity that was surely recorded before an "off" that is not exact, and the first surely after it."""
-
-    before: bytes | None = None
-    after: bytes | None = None
-
-
-NOTHING_AROUND: Final = Around()
-
 _compact = json.JSONEncoder(separators=(",", ":")).encode
-_ASSERTION_FIELDS: Final = tuple(field.name for field in fields(Assertion) if field.init)
-_ACTOR_FIELDS: Final = tuple(field.name for field in fields(Actor))
 _BRACKET_FIELDS: Final = tuple(field.name for field in fields(Bracket))
 _OF_KIND: Final = ("triage", "attack_ids")
 """Fields of an alert that its kind decides."""
@@ -115,20 +117,19 @@ class Ledger:
 
     __slots__ = (
         "alerts",
-        "around",
-        "assertions",
         "brackets",
+        "complete_through",
         "gaps",
+        "known",
         "policies",
         "previous_digest",
-        "proofs",
         "recent",
         "replaced",
         "saved_chunk",
         "sequence",
         "stale",
         "subject",
-        "timeline",
+        "suspected",
         "touched",
         "watermark",
         "windows",
@@ -138,17 +139,16 @@ class Ledger:
         self.subject = subject
         self.recent = Recent()
         self.watermark = NONE
-        self.assertions: dict[str, dict[str, Assertion]] = {}
+        self.known = Track(KNOWN)
+        self.suspected = Track(WATCHED)
         self.policies: tuple[Policy, ...] = ()
-        self.timeline = Timeline()
-        self.around: dict[tuple[str, str], Around] = {}
-        self.proofs: dict[bytes, Assertion] = {}
         self.windows: dict[str, Window] = {}
         self.brackets: dict[str, Bracket] = {}
         self.gaps: dict[str, Gap] = {}
         self.alerts: dict[str, Alert] = {}
         self.stale: set[str] = set()
         self.replaced: dict[str, str | None] = {}
+        self.complete_through = 0
         self.sequence = 0
         self.previous_digest: str | None = None
         self.touched: set[tuple[str, str]] = set()
@@ -158,6 +158,11 @@ class Ledger:
     def organization_id(self) -> str | None:
         """The organization, None where the subject is a feed."""
         return None if self.subject.startswith(FEED_SUBJECT_PREFIX) else self.subject
+
+    @property
+    def timeline(self) -> Timeline:
+        """What is known of the two flags."""
+        return self.known.timeline
 
     @property
     def _own_feed(self) -> str | None:
@@ -178,12 +183,33 @@ class Ledger:
 
     def settings_event(self, activity: Activity, append_time: int, produced_at: int) -> list[Emission] | None:
         """Take in a readable settings event; None if it is a repeat."""
-        return self._assert(fold.of_settings_event(activity, append_time), produced_at)
+        return self._assert(self.known, fold.of_settings_event(activity, append_time), produced_at)
 
     def observation(self, seen: Observation, append_time: int, produced_at: int) -> list[Emission] | None:
         """Take in what a collector saw; None if it is a repeat."""
-        assertion = fold.of_observation(seen, append_time)
-        return [] if assertion is None else self._assert(assertion, produced_at)
+        tracks = (self.known, self.suspected)
+        said = [
+            (track, assertion)
+            for track in tracks
+            if (assertion := track.kind.of_observation(seen, append_time)) is not None
+        ]
+        told = [self._assert(track, assertion, produced_at) for track, assertion in said]
+        if seen.kind == "caught_up":
+            told.append(self._caught_up(seen.complete_through or 0, produced_at))
+        if told and all(each is None for each in told):
+            return None
+        return [emission for each in told if each is not None for emission in each]
+
+    def _caught_up(self, complete_through: int, produced_at: int) -> list[Emission] | None:
+        """Judge the suspicions that ended before what is complete now."""
+        if complete_through <= self.complete_through:
+            return None
+        since, self.complete_through = self.complete_through, complete_through
+        self.touched.add(("w", ""))
+        for gap_id, window in self._suspicions():
+            if window.closed_at is not None and since < window.closed_at <= complete_through:
+                self.stale.add(gap_id)
+        return self._publish(produced_at) if self.stale else []
 
     def rejected(
         self,
@@ -219,7 +245,7 @@ class Ledger:
         if rejection.reason == "time_in_future" and settings is not None:
             assertion = fold.of_misdated_settings_event(settings, append_time)
             if assertion is not None:
-                out += self._assert(assertion, produced_at) or []
+                out += self._assert(self.known, assertion, produced_at) or []
         return out
 
     def alert(
@@ -256,55 +282,30 @@ class Ledger:
 
     def coverage(self, until: int) -> list[Span]:
         """Say what is known of every instant up to `until`."""
-        return spans(self.timeline, self.recent.proofs(), until)
+        doubts = [
+            (window.opened_at, window.closed_at if state == "CLOSED" else None)
+            for _, window in self._suspicions()
+            for state, _ in (self._judge(window),)
+            if state in ("OPEN", "CLOSED")
+        ]
+        return spans(self.timeline, self.recent.proofs(), until, doubts)
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
 
-    def _assert(self, assertion: Assertion, produced_at: int) -> list[Emission] | None:
-        copies = self.assertions.setdefault(assertion.input_id, {})
-        content = assertion.key[1]
-        known = copies.get(content)
-        # Of several copies the first one appended counts, so that the order in which they are read does not.
-        if known is not None and _first_seen(known) <= _first_seen(assertion):
+    def _assert(self, track: Track, assertion: Assertion, produced_at: int) -> list[Emission] | None:
+        change = track.take(assertion, self.recent)
+        if change is None:
             return None
-        copies[content] = assertion
-        self.touched.add(("a", chr(0).join(assertion.key)))
-        if known is None and self.timeline.is_idle(assertion):
-            self.timeline.append(assertion)
-            self._thin(assertion)
+        if change == ([], []) and assertion.kind not in EVENTS:
             return []
-        new: list[Assertion] = [assertion]
-        old = [] if known is None else [known]
-        if assertion.says_off and assertion.kind not in EVENTS:
-            entries = self.recent.entries()
-            self.around[assertion.key] = _around(assertion, entries, self.recent.floor)
-            proofs = self._proofs()
-            new += [proof for key, proof in proofs.items() if key not in self.proofs]
-            self.proofs = proofs
-        self._refold(new, old)
-        self._thin(assertion)
+        self._changed(track, change)
         return self._publish(produced_at, also=assertion if assertion.kind in EVENTS else None)
 
-    def _proofs(self) -> dict[bytes, Assertion]:
-        """Assert the activities that matter to the bounds of windows: around each "off" that is not exact."""
-        entries = {entry for around in self.around.values() for entry in around if entry is not None}
-        return {entry: fold.of_recording(id_of(entry), time_of(entry)) for entry in entries}
-
-    def _thin(self, near: Assertion) -> None:
-        """Keep first and last of equal observations, beyond the newest ones."""
-        for gone in self.timeline.thin(near):
-            copies = self.assertions[gone.input_id]
-            del copies[gone.key[1]]
-            if not copies:
-                del self.assertions[gone.input_id]
-            self.around.pop(gone.key, None)
-            self.touched.add(("a", chr(0).join(gone.key)))
-
-    def _refold(self, new: Iterable[Assertion], old: Iterable[Assertion]) -> None:
-        """Fold assertions in, carry over what is known of each bracket, and mark the gaps that may have changed."""
-        gone, came = self.timeline.put(new, old)
-        before = {self._gap_id(window): window for window in gone}
-        after = {self._gap_id(window): window for window in came}
+    def _changed(self, track: Track, change: Change) -> None:
+        """Carry over what is known of each bracket, and mark the gaps that may have changed."""
+        gone, came = change
+        before = {self._gap_id(window): window for window in gone if track.stands(window)}
+        after = {self._gap_id(window): window for window in came if track.stands(window)}
         changed = {gap_id: window for gap_id, window in after.items() if before.get(gap_id) != window}
         moved = {
             gap_id: window
@@ -318,8 +319,8 @@ class Ledger:
             self.brackets |= {gap_id: self._look_around(window, entries, told) for gap_id, window in moved.items()}
         for gap_id in before.keys() - after.keys():
             del self.windows[gap_id], self.brackets[gap_id]
-            holding = self.timeline.holder_of(before[gap_id])
-            holder = None if holding is None else self._gap_id(holding)
+            holding = track.timeline.holder_of(before[gap_id])
+            holder = None if holding is None or not track.stands(holding) else self._gap_id(holding)
             self.replaced |= {old: holder for old, new in self.replaced.items() if new == gap_id}
             if gap_id in self.gaps:
                 self.replaced[gap_id] = holder
@@ -330,6 +331,22 @@ class Ledger:
             self.replaced.pop(gap_id, None)
         self.windows |= after
         self.stale |= changed.keys() | self.replaced.keys()
+        if track is self.known:
+            for gap_id, window in self._suspicions():
+                if any(window.overlaps(each) for each in (*gone, *came)):
+                    self.stale.add(gap_id)
+
+    def _suspicions(self) -> Iterator[tuple[str, Window]]:
+        """Give the suspected windows that stand."""
+        for window in self.suspected.timeline.windows:
+            if self.suspected.stands(window):
+                yield self._gap_id(window), window
+
+    def _standing(self) -> Iterator[tuple[str, Window]]:
+        """Give all windows that stand."""
+        for window in self.timeline.windows:
+            yield self._gap_id(window), window
+        yield from self._suspicions()
 
     def _gap_id(self, window: Window) -> str:
         if not window.gap_id:
@@ -385,11 +402,12 @@ class Ledger:
         the same direction are not either.
         """
         moment = time_of(entry)
-        if self.around:
-            self._prove(entry, moment)
+        for track in (self.known, self.suspected):
+            if track.around:
+                self._changed(track, track.prove(entry))
         windows = self.timeline.windows
-        if self.timeline.vague:
-            for window in windows:
+        if self.timeline.vague or self.suspected.timeline.windows:
+            for _, window in self._standing():
                 before, after = moment <= _start(window), moment >= _end(window)
                 if before:
                     self._before(window, entry)
@@ -441,44 +459,24 @@ class Ledger:
         self.stale.add(window.gap_id)
         self.touched.add(("g", window.gap_id))
 
-    def _prove(self, entry: bytes, moment: int) -> None:
-        """Let an activity narrow the bounds of the windows that are not exact, or close one."""
-        changed = False
-        for key, around in self.around.items():
-            off = self.assertions[key[0]][key[1]]
-            if moment < off.begins:
-                closer = around.before is None or entry > around.before
-            elif moment >= off.ends + fold.SETTLE:
-                closer = around.after is None or entry < around.after
-            else:
-                continue
-            if closer:
-                self.around[key] = around._replace(**{"before" if moment < off.begins else "after": entry})
-                self.touched.add(("a", chr(0).join(key)))
-                changed = True
-        if changed:
-            before, self.proofs = self.proofs, self._proofs()
-            self._refold(
-                [proof for each, proof in self.proofs.items() if each not in before],
-                [proof for each, proof in before.items() if each not in self.proofs],
-            )
-
     def _set_watermark(self) -> None:
         """Above which entry nothing can change: the first activity after the latest window, once it is known."""
         self.watermark = NONE
-        if any(around.after is None for around in self.around.values()):
+        arounds = [around for track in (self.known, self.suspected) for around in track.around.values()]
+        if any(around.after is None for around in arounds):
             self.watermark = ALL
             return
-        for window in reversed(self.timeline.windows):
+        simple = not self.timeline.vague and not self.suspected.timeline.windows
+        for window in reversed(self.timeline.windows) if simple else [window for _, window in self._standing()]:
             bracket = self.brackets[self._gap_id(window)]
             if window.closed_at is None or (bracket.first is None and bracket.first_exact):
                 self.watermark = ALL
                 return
             self.watermark = max(self.watermark, bracket.first or start_of(window.closed_at))
-            if bracket.first is not None and not self.timeline.vague:
+            if bracket.first is not None and simple:
                 # Those of earlier windows are no later.
                 return
-        self.watermark = max([self.watermark, *(around.after for around in self.around.values() if around.after)])
+        self.watermark = max([self.watermark, *(around.after for around in arounds if around.after)])
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
@@ -519,6 +517,11 @@ class Ledger:
     def _render(self, gap_id: str, window: Window, published: Gap | None) -> Gap:
         """Write a window and its bracket as a gap; what never changes, and the stamps, come from `published`."""
         opening, closing, bracket = window.opening, window.closing, self.brackets[gap_id]
+        state, holder = self._judge(window)
+        if state == "OPEN" and closing is not None:
+            # The first good sight of it proves nothing yet: the window is not closed before all is on the topic.
+            closing, bracket = None, replace(bracket, first=None)
+            window = replace(window, closed_at=None, closed_at_earliest=None)
         ended = closing.actor if closing else NOBODY
         moments = (window.opened_at, window.opened_at_latest)
         # Now is when the latest that is known was heard of: the same in every replay.
@@ -535,9 +538,10 @@ class Ledger:
             feed_id=opening.feed_id,
             first_evidence_at=opening.append_time,
             produced_at=published.produced_at if published else 0,
-            state="OPEN" if closing is None else "CLOSED",
-            confidence="CONFIRMED",
-            cause=window.cause,
+            superseded_by=None if holder is None else self._gap_id(holder),
+            state=state,
+            confidence=window.confidence,
+            cause=CAUSES[window.confidence, frozenset(window.off_flags)],
             opened_at=window.opened_at,
             # While it is open that is to say "off from here on": not known where an "on" may have come since.
             opened_at_latest=window.opened_at_latest if window.sure or closing is not None else None,
@@ -575,10 +579,26 @@ class Ledger:
             previous_digest=published.previous_digest if published else None,
         )
 
+    def _judge(self, window: Window) -> tuple[str, Window | None]:
+        """Give the state of a window's gap, and the window that took its place."""
+        if window.confidence == CONFIRMED:
+            return "OPEN" if window.closing is None else "CLOSED", None
+        return resolved(window, self.timeline.windows, self.complete_through, self._proofs())
+
+    def _proofs(self) -> Runs:
+        return proofs_of(self.timeline, self.recent.proofs())
+
     def _incident(self, gap_id: str, published: Gap | None) -> str:
         """The incident goes on when a gap takes another's place; else it begins. No two standing gaps share one."""
         if published is None:
             replaced = [self.gaps[old] for old, new in self.replaced.items() if new == gap_id]
+            window = self.windows[gap_id]
+            if window.confidence == CONFIRMED:
+                replaced += [
+                    self.gaps[each]
+                    for each, suspected in self._suspicions()
+                    if each in self.gaps and self.gaps[each].state == "OPEN" and suspected.overlaps(window)
+                ]
             if replaced:
                 return min(replaced, key=lambda gap: (gap.opened_at_latest or 0, gap.gap_id)).incident_id
             return identifier("inc", gap_id)
@@ -594,6 +614,14 @@ class Ledger:
     def _alerts_of(self, before: Gap | None, gap: Gap, also: Assertion | None, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that quote a gap which changed from `before`; that of `also` comes by itself."""
         window = self.windows.get(gap.gap_id)
+        for kind, state in (("gap_refined", "SUPERSEDED"), ("gap_withdrawn", "RETRACTED")):
+            if gap.state == state:
+                yield from self._derived(self._gone(kind, gap), produced_at)
+            else:
+                yield from self._withdrawn(kind, gap.gap_id, produced_at)
+        if gap.confidence == SUSPECTED and (before is None or _facts_of(before) != _facts_of(gap)):
+            yield from self._derived(self._suspicious(gap, window), produced_at)
+            return
         if window is not None and (before is None or _facts_of(before) != _facts_of(gap)):
             for off in window.offs:
                 if off is not also and (off.kind in EVENTS or off is window.opening):
@@ -601,9 +629,13 @@ class Ledger:
         if window is not None and window.closing is not None:
             yield from self._derived(self._restored(window.closing, gap), produced_at)
         else:
-            standing = self.alerts.get(self._alert_id("logging_restored", gap.gap_id))
-            if standing is not None and standing.status != "WITHDRAWN":
-                yield self._record(replace(standing, status="WITHDRAWN"), produced_at)
+            yield from self._withdrawn("logging_restored", gap.gap_id, produced_at)
+
+    def _withdrawn(self, kind: str, gap_id: str, produced_at: int) -> Iterator[Alert]:
+        """Take back an alert about a gap, if there is one."""
+        standing = self.alerts.get(self._alert_id(kind, gap_id))
+        if standing is not None and standing.status != "WITHDRAWN":
+            yield self._record(replace(standing, status="WITHDRAWN"), produced_at)
 
     def _alerts_of_assertion(self, assertion: Assertion, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that follow from one assertion, whether it moved a window or not."""
@@ -625,7 +657,7 @@ class Ledger:
             gap_id = self._gap_id(window)
             yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
         input_id = assertion.input_id
-        copies = sorted(self.assertions[input_id].values(), key=lambda each: each.order)
+        copies = sorted(self.known.assertions[input_id].values(), key=lambda each: each.order)
         contents = len({each.digest for each in copies})
         if contents > 1:
             conflict = self._conflict(
@@ -683,10 +715,56 @@ class Ledger:
             evidence=(off.input_id,),
             gap=gap,
             resolved=gap.state == "CLOSED",
-            softened=planned is not None,
+            severity=None if planned is None else Severity.HIGH,
             summary=f"{self.name}: {what} {how} "
             f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}",
         )
+
+    def _about(self, kind: str, gap: Gap, sentence: str, *, severity: Severity | None = None) -> Alert:
+        """Write the alert of a kind about a gap."""
+        return self._alert(
+            kind,
+            (gap.gap_id,),
+            gap.first_evidence_at,
+            occurred_at=None,
+            actor=NOBODY,
+            feed_id=gap.feed_id,
+            evidence=tuple(each for each in (gap.opened_by_id, gap.closed_by_id) if each),
+            gap=gap,
+            resolved=gap.state != "OPEN",
+            severity=severity,
+            summary=f"{self.name}: {sentence}",
+        )
+
+    def _suspicious(self, gap: Gap, window: Window | None) -> Alert:
+        """Say that the feed may be off, or was, and nobody knows."""
+        results = sorted({off.result for off in window.offs if off.result}) if window is not None else []
+        what = "calls of its own are missing in the feed" if gap.cause == "CANARY_MISSING" else "the feed is not seen"
+        verdict = {
+            "OPEN": "whether anything is recorded is not known",
+            "CLOSED": f"seen again, but not proven to have been recorded throughout; {_state_of(gap)}",
+            "SUPERSEDED": "explained by what is known to have been off",
+            "RETRACTED": "recording is proven throughout",
+        }[gap.state]
+        lost = not LOST.isdisjoint(results)
+        since = times.text_of(gap.opened_at) if gap.opened_at is not None else "an unknown time"
+        how = f" ({', '.join(results)})" if results else ""
+        return self._about(
+            "feed_suspected_off",
+            gap,
+            f"{what} since {since}{how}; {verdict}",
+            severity=Severity.CRITICAL if lost else None,
+        )
+
+    def _gone(self, kind: str, gap: Gap) -> Alert:
+        """Say why a gap does not stand any more."""
+        if kind == "gap_withdrawn":
+            why = "is withdrawn: recording is proven throughout"
+        elif gap.superseded_by is not None:
+            why = f"is replaced by gap {gap.superseded_by}, which knows more of the same incident"
+        else:
+            why = "is explained by what was learned later, and no gap holds its opening any more"
+        return self._about(kind, gap, f"gap {gap.gap_id} {why}")
 
     def _restored(self, closing: Assertion, gap: Gap) -> Alert:
         ids = (gap.opened_by_id, gap.closed_by_id, gap.last_activity_id, gap.first_activity_id)
@@ -727,7 +805,7 @@ class Ledger:
         summary: str,
         gap: Gap | None = None,
         resolved: bool = False,
-        softened: bool = False,
+        severity: Severity | None = None,
     ) -> Alert:
         """Write an alert with the stamps of its latest revision, if it has one: unchanged, the two are equal."""
         row = KINDS[kind]
@@ -740,7 +818,7 @@ class Ledger:
             revision=before.revision if before else 0,
             status="RESOLVED" if resolved else "FIRING",
             kind=kind,
-            severity=min(row.severity, Severity.HIGH) if softened else row.severity,
+            severity=row.severity if severity is None else severity,
             gap_id=gap.gap_id if gap else None,
             incident_id=gap.incident_id if gap else None,
             organization_id=self.organization_id,
@@ -778,9 +856,11 @@ class Ledger:
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
+        for letter, track in (("a", self.known), ("b", self.suspected)):
+            for name, value in track.changes():
+                yield letter + name, value
         for kind, name in sorted(self.touched):
-            shape = self._shape(kind, name)
-            yield f"{kind}{name}", None if shape is None else _compact(shape).encode()
+            yield f"{kind}{name}", _compact(self._shape(kind, name)).encode()
         self.touched.clear()
         if self.recent.runs_changed:
             yield "p", _compact(self.recent.runs.runs).encode()
@@ -790,17 +870,8 @@ class Ledger:
             yield f"r{number % CHUNKS}", self.recent.dump(number)
         self.saved_chunk = self.recent.number
 
-    def _shape(self, kind: str, name: str) -> dict[str, Any] | None:
+    def _shape(self, kind: str, name: str) -> dict[str, Any]:
         match kind:
-            case "a":
-                input_id, _, content = name.rpartition(chr(0))
-                assertion = self.assertions.get(input_id, {}).get(content)
-                if assertion is None:
-                    return None
-                around = self.around.get(assertion.key, NOTHING_AROUND)
-                shape = {each: getattr(assertion, each) for each in _ASSERTION_FIELDS}
-                actor = {each: getattr(assertion.actor, each) for each in _ACTOR_FIELDS}
-                return {**shape, "actor": actor, "around": [None if each is None else _text(each) for each in around]}
             case "g":
                 bracket = self.brackets.get(name)
                 return {"gap": as_dict(self.gaps[name]), "bracket": None if bracket is None else _texts(bracket)}
@@ -808,6 +879,8 @@ class Ledger:
                 # What the table of kinds says need not be said again in every organization's state.
                 shape = as_dict(self.alerts[name])
                 return {each: value for each, value in shape.items() if each not in _OF_KIND}
+            case "w":
+                return {"complete_through": self.complete_through}
             case _:
                 return {"sequence": self.sequence, "previous_digest": self.previous_digest}
 
@@ -818,37 +891,12 @@ class Ledger:
         ledger.policies = policies
         ledger.recent = Recent.restore(value for key, value in records.items() if key[0] == "r")
         ledger.saved_chunk = ledger.recent.number
-        assertions = []
+        ledger.known = Track.restore(KNOWN, [value for key, value in records.items() if key[0] == "a"])
+        ledger.suspected = Track.restore(WATCHED, [value for key, value in records.items() if key[0] == "b"])
         for key, value in records.items():
-            if key[0] == "r":
-                continue
-            shape = json.loads(value)
-            match key[0]:
-                case "a":
-                    around = Around(*(None if each is None else _entry(each) for each in shape.pop("around")))
-                    assertion = Assertion(**{**shape, "actor": Actor(**shape["actor"])})
-                    if assertion.says_off and assertion.kind not in EVENTS:
-                        ledger.around[assertion.key] = around
-                    assertions.append(assertion)
-                    ledger.assertions.setdefault(assertion.input_id, {})[assertion.key[1]] = assertion
-                case "g":
-                    gap = gap_from_dict(shape["gap"])
-                    ledger.gaps[gap.gap_id] = gap
-                    if shape["bracket"] is not None:
-                        ledger.brackets[gap.gap_id] = _bracket(shape["bracket"])
-                case "l":
-                    row = KINDS[shape["kind"]]
-                    alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})
-                    ledger.alerts[alert.alert_id] = alert
-                case "p":
-                    ledger.recent.runs = Runs((first, last) for first, last in shape)
-                case "h":
-                    ledger.sequence, ledger.previous_digest = shape["sequence"], shape["previous_digest"]
-                case other:
-                    raise ValueError(f"a state record of kind {other!r} was written by a newer version")
-        ledger.proofs = ledger._proofs()
-        ledger.timeline = Timeline([*assertions, *ledger.proofs.values()])
-        ledger.windows = {ledger._gap_id(window): window for window in ledger.timeline.windows}
+            if key[0] not in "abr":
+                ledger._restore_one(key, json.loads(value))
+        ledger.windows = dict(ledger._standing())
         for gap_id, window in ledger.windows.items():
             published = ledger.gaps[gap_id]
             # An activity may have changed the bracket after the last revision was published.
@@ -857,13 +905,25 @@ class Ledger:
         ledger._set_watermark()
         return ledger
 
-
-def _around(off: Assertion, entries: list[bytes], floor: bytes) -> Around:
-    """Look up what the index of activities knows around an "off" that is not exact; None where it does not reach."""
-    start, end = bisect_left(entries, start_of(off.begins)), bisect_left(entries, start_of(off.ends + fold.SETTLE))
-    before = entries[start - 1] if start and floor < start_of(off.begins) else None
-    after = entries[end] if end < len(entries) and floor < start_of(off.ends + fold.SETTLE) else None
-    return Around(before, after)
+    def _restore_one(self, key: str, shape: Any) -> None:
+        match key[0]:
+            case "g":
+                gap = gap_from_dict(shape["gap"])
+                self.gaps[gap.gap_id] = gap
+                if shape["bracket"] is not None:
+                    self.brackets[gap.gap_id] = _bracket(shape["bracket"])
+            case "l":
+                row = KINDS[shape["kind"]]
+                alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})
+                self.alerts[alert.alert_id] = alert
+            case "p":
+                self.recent.runs = Runs((first, last) for first, last in shape)
+            case "h":
+                self.sequence, self.previous_digest = shape["sequence"], shape["previous_digest"]
+            case "w":
+                self.complete_through = shape["complete_through"]
+            case other:
+                raise ValueError(f"a state record of kind {other!r} was written by a newer version")
 
 
 def _start(window: Window) -> int:
@@ -874,26 +934,14 @@ def _end(window: Window) -> int:
     return sys.maxsize if window.closed_at is None else window.closed_at
 
 
-def _first_seen(assertion: Assertion) -> tuple[int, str]:
-    return assertion.append_time, assertion.feed_id or ""
-
-
 def _facts_of(gap: Gap) -> tuple[str | int | None, ...]:
     """What the alert of an "off" says of its gap, and can change; the incident does only where the state does."""
     return gap.state, gap.opened_at, gap.opened_at_latest, gap.closed_at
 
 
-def _text(entry: bytes) -> str:
-    return entry.decode("utf-8", "surrogatepass")
-
-
-def _entry(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
 def _texts(bracket: Bracket) -> dict[str, Any]:
     return {
-        name: _text(value) if isinstance(value, bytes) else value
+        name: text_of(value) if isinstance(value, bytes) else value
         for name in _BRACKET_FIELDS
         for value in (getattr(bracket, name),)
     }
@@ -901,7 +949,7 @@ def _texts(bracket: Bracket) -> dict[str, Any]:
 
 def _bracket(texts: Mapping[str, Any]) -> Bracket:
     entries: dict[str, Any] = {
-        name: _entry(value) if isinstance(value, str) else value for name, value in texts.items()
+        name: entry_of_text(value) if isinstance(value, str) else value for name, value in texts.items()
     }
     return Bracket(**entries)
 

@@ -89,6 +89,11 @@ class Runs:
         self.runs[low:high] = [joined]
         return touching != [joined]
 
+    def hold(self, first: int, last: int) -> bool:
+        """Whether one run holds all of that time."""
+        at = bisect_right(self.runs, (first, _FOREVER)) - 1
+        return at >= 0 and last <= self.runs[at][1]
+
     def add_entries(self, entries: Iterable[bytes]) -> bool:
         """Take in activities; False if nothing new came of it."""
         changed = False

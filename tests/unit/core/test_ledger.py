@@ -683,7 +683,7 @@ def test_windows_are_those_of_the_fold() -> None:
     run = Run()
     for activity in busy():
         run.take(activity)
-        assertions = [each for copies in run.ledger.assertions.values() for each in copies.values()]
+        assertions = [each for copies in run.ledger.known.assertions.values() for each in copies.values()]
         windows = fold.Timeline(assertions).windows
         assert run.ledger.timeline.windows == windows
         assert sorted(run.ledger.windows) == sorted(run.ledger.brackets)

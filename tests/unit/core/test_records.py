@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.core.making import Run, act, alerts, at, setting
 
-from auditgap.core import fold
+from auditgap.core import track
 from auditgap.core.alerts import KINDS
 from auditgap.core.records import (
     TIME_FIELDS,
@@ -83,7 +83,7 @@ def test_the_schema_s_types(record: Emission) -> None:
 def test_words_of_the_schema() -> None:
     """Every cause, severity and state that the core can write is a symbol of the schema."""
     gap, alert = schema_of(Gap), schema_of(Alert)
-    assert set(fold.CAUSES.values()) <= set(gap["cause"]["symbols"])
+    assert set(track.CAUSES.values()) <= set(gap["cause"]["symbols"])
     assert {"OPEN", "CLOSED", "SUPERSEDED", "RETRACTED"} <= set(gap["state"]["symbols"])
     assert {severity.name for severity in Severity} <= set(alert["severity"]["symbols"])
     assert {"FIRING", "RESOLVED", "WITHDRAWN"} <= set(alert["status"]["symbols"])
