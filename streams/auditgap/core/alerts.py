@@ -92,6 +92,66 @@ KINDS: Final = {
             ("Nothing to do: what was suspected did not happen.",),
         ),
         AlertKind(
+            "gap_still_open",
+            Severity.MEDIUM,
+            "a gap is still open after 15 minutes (medium), 1 hour (high), 4 hours, 24 hours, then daily (critical), or "
+            "as the policy says; not while it is acknowledged",
+            (
+                "Re-enable the feed, or have somebody who may: the window grows until then.",
+                "Who knows of it and works on it acknowledges the gap in the policy, with a reason and a time.",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "evidence_conflict",
+            Severity.HIGH,
+            "activities were recorded inside a window that an event opened, later than the settle time",
+            (
+                "Fetch the settings event and one of the activities from the vendor's API: are both genuine?",
+                "If logging was on: state so (`auditgap assert on`), with the reason.",
+                "If it was off: find who can write records to the input topic (the broker's ACLs).",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "change_window_overrun",
+            Severity.CRITICAL,
+            "a gap outlives the change window that excused it",
+            ("Ask the change's owner why it is not over.", "Re-enable the feed."),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "policy_changed",
+            Severity.HIGH,
+            "a version of the policy is published, with what it changes (critical while a gap is open)",
+            (
+                "Confirm with its author that the change is theirs.",
+                "While a gap is open: who excuses it afterwards may be who caused it.",
+            ),
+        ),
+        AlertKind(
+            "flapping",
+            Severity.HIGH,
+            "more than 50 changes of the settings in an hour of the clock",
+            ("Find the program or person that changes them, and stop it.",),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "feed_stalled",
+            Severity.MEDIUM,
+            "nothing was heard of the collector for ten minutes; it rises as gap_still_open does",
+            (
+                "Look at the collector: does it run, can it reach the API and Kafka?",
+                "Until it is caught up, nobody knows whether the feed is on.",
+            ),
+        ),
+        AlertKind(
+            "feed_delayed",
+            Severity.MEDIUM,
+            "the collector's own calls are not visible in the feed yet, nor is anything newer",
+            ("Wait, and look at the vendor's status page: the feed is behind for everybody.",),
+        ),
+        AlertKind(
             "settings_change_unreadable",
             Severity.CRITICAL,
             "a settings event cannot be understood: the feed may be on or off",

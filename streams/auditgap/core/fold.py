@@ -573,6 +573,10 @@ class Timeline:
         self.vague += 1
         self._reach = max(self._reach, new.ends - new.begins)
 
+    def count_exact(self, low: int, high: int) -> int:
+        """Count the exact assertions between two times, both included."""
+        return sum(each.exact for each in self._near(low, high))
+
     def thin(self, near: Assertion) -> list[Assertion]:
         """Take out what lies within a run of equal observations: what just left the newest ones, or came behind."""
         gone: list[Assertion] = []

@@ -6,9 +6,9 @@ gives nothing. Late input re-folds: what changed comes out as a new revision, an
 
 import json
 import sys
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -32,9 +32,13 @@ from auditgap.core.policy import (
     NOT_LISTED,
     ChangeWindow,
     Policy,
+    Rules,
     change_window_for,
+    difference,
     in_force,
     is_watcher_key,
+    length,
+    rules_at,
     verdict,
 )
 from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, Runs, end_of, id_of, start_of, time_of
@@ -43,12 +47,15 @@ from auditgap.core.records import (
     Emission,
     Gap,
     Severity,
+    Status,
     alert_from_dict,
     as_dict,
     digest,
     gap_from_dict,
     identifier,
 )
+from auditgap.core.status import YES, Facts
+from auditgap.core.status import verdict as status_verdict
 from auditgap.core.track import (
     CAUSES,
     CONFIRMED,
@@ -69,6 +76,20 @@ HISTORICAL_AFTER: Final = 7 * 24 * 3600 * times.SECOND
 Age alone decides. A window that is already closed when it is first heard of is news all the same: while the API is
 off the "off" itself may be readable only after it is on again, and which of the two is read first is chance.
 """
+
+DAY_SECONDS: Final = 24 * 3600
+
+UNREADABLE_KEPT: Final = 100
+"""How many settings events that nobody understands are remembered: the latest."""
+
+SILENT: Final = 10 * 60 * times.SECOND
+"""How long a collector that was heard of may say nothing: it polls every minute."""
+
+FLAPPING: Final = 50
+"""Changes of the settings within an hour of the clock that are no longer anybody's intention."""
+
+REFRESH: Final = 5 * 60 * times.SECOND
+"""How far the last proof may move on before a status is published again that says nothing else."""
 
 HOUR: Final = 3600 * times.SECOND
 
@@ -103,6 +124,25 @@ _OF_KIND: Final = ("triage", "attack_ids")
 """Fields of an alert that its kind decides."""
 
 
+@dataclass(slots=True)
+class Watched:
+    """What is known of those who watch, and how far escalation went. Times are microseconds, 0 for never.
+
+    `complete_through`: everything the API had up to then is on the topic. `seen_at` is when the latest observation was
+    appended, `called_at` the latest of the collector's calls that was recorded, `delayed` the first and the last of
+    those whose records are late. `unreadable` holds when settings events came that nobody understands, `escalated` the
+    step in seconds that was told of each incident, `stalled` the alert about the collector's silence.
+    """
+
+    complete_through: int = 0
+    seen_at: int = 0
+    called_at: int = 0
+    delayed: tuple[int, int] | None = None
+    unreadable: list[int] = field(default_factory=list)
+    escalated: dict[str, int] = field(default_factory=dict)
+    stalled: str | None = None
+
+
 class Ledger:
     """One subject's state. All times, given and returned, are microseconds.
 
@@ -118,9 +158,10 @@ class Ledger:
     __slots__ = (
         "alerts",
         "brackets",
-        "complete_through",
+        "clock",
         "gaps",
         "known",
+        "open",
         "policies",
         "previous_digest",
         "recent",
@@ -128,9 +169,11 @@ class Ledger:
         "saved_chunk",
         "sequence",
         "stale",
+        "status",
         "subject",
         "suspected",
         "touched",
+        "watched",
         "watermark",
         "windows",
     )
@@ -148,7 +191,10 @@ class Ledger:
         self.alerts: dict[str, Alert] = {}
         self.stale: set[str] = set()
         self.replaced: dict[str, str | None] = {}
-        self.complete_through = 0
+        self.open: set[str] = set()
+        self.clock = 0
+        self.watched = Watched()
+        self.status: Status | None = None
         self.sequence = 0
         self.previous_digest: str | None = None
         self.touched: set[tuple[str, str]] = set()
@@ -196,15 +242,52 @@ class Ledger:
         told = [self._assert(track, assertion, produced_at) for track, assertion in said]
         if seen.kind == "caught_up":
             told.append(self._caught_up(seen.complete_through or 0, produced_at))
-        if told and all(each is None for each in told):
-            return None
-        return [emission for each in told if each is not None for emission in each]
+        out = [emission for each in told if each is not None for emission in each]
+        out += self._watched(seen, append_time, produced_at)
+        return None if told and all(each is None for each in told) and not out else out
+
+    def _watched(self, seen: Observation, append_time: int, produced_at: int) -> Iterator[Alert]:
+        """Note that the collector lives, and what its own calls tell of delays."""
+        watched = self.watched
+        if append_time > watched.seen_at:
+            watched.seen_at = append_time
+            self.touched.add(("w", ""))
+            if watched.stalled is not None:
+                yield from self._resolved(watched.stalled, produced_at)
+                watched.stalled = None
+        called_at = seen.called_at or 0
+        if seen.kind == "canary" and seen.result == "seen" and called_at > watched.called_at:
+            watched.called_at = called_at
+            self.touched.add(("w", ""))
+        if seen.kind == "canary" and seen.result == "delayed":
+            first, last = watched.delayed or (called_at, called_at)
+            watched.delayed = min(first, called_at), max(last, called_at)
+            self.touched.add(("w", ""))
+        if watched.delayed is not None:
+            first, last = watched.delayed
+            over = last <= max(watched.called_at, watched.complete_through)
+            if over:
+                watched.delayed = None
+                self.touched.add(("w", ""))
+            since = times.text_of(first)
+            alert = self._alert(
+                "feed_delayed",
+                (since,),
+                self._told_at(append_time, "feed_delayed", since),
+                occurred_at=first,
+                actor=NOBODY,
+                feed_id=seen.feed_id,
+                evidence=(),
+                resolved=over,
+                summary=f"{self.name}: the feed is behind for everybody; nothing since {since} is visible yet",
+            )
+            yield from self._derived(alert, produced_at)
 
     def _caught_up(self, complete_through: int, produced_at: int) -> list[Emission] | None:
         """Judge the suspicions that ended before what is complete now."""
-        if complete_through <= self.complete_through:
+        if complete_through <= self.watched.complete_through:
             return None
-        since, self.complete_through = self.complete_through, complete_through
+        since, self.watched.complete_through = self.watched.complete_through, complete_through
         self.touched.add(("w", ""))
         for gap_id, window in self._suspicions():
             if window.closed_at is not None and since < window.closed_at <= complete_through:
@@ -242,6 +325,10 @@ class Ledger:
             activity=activity,
             record_id=record_id,
         )
+        if rejection.reason == "settings_unreadable" and append_time not in self.watched.unreadable:
+            insort(self.watched.unreadable, append_time)
+            del self.watched.unreadable[:-UNREADABLE_KEPT]
+            self.touched.add(("w", ""))
         if rejection.reason == "time_in_future" and settings is not None:
             assertion = fold.of_misdated_settings_event(settings, append_time)
             if assertion is not None:
@@ -280,6 +367,162 @@ class Ledger:
         self.policies = policies
         self.stale |= self.windows.keys()
 
+    def policy_changed(self, version: Policy, before: Policy | None, produced_at: int) -> list[Emission]:
+        """Say what a version of the policy changed; it is critical while a gap is open."""
+        alert = self._alert(
+            "policy_changed",
+            (version.organization_id or "", str(version.version), version.digest),
+            version.append_time,
+            occurred_at=None,
+            actor=Actor(type="policy_author", id=version.author),
+            feed_id=None,
+            evidence=(version.digest,),
+            severity=Severity.CRITICAL if self.open else None,
+            summary=f"{self.name}: version {version.version} of the "
+            f"{'defaults' if version.organization_id is None else 'policy'} by {version.author}: "
+            f"{'; '.join(difference(before, version))}{' (a gap is open)' if self.open else ''}",
+        )
+        return [] if alert.alert_id in self.alerts else [self._record(alert, produced_at)]
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def tick(self, clock: int, produced_at: int) -> list[Emission]:
+        """Let time go on to `clock`: escalate what is open, notice a silent collector, and say what is known now."""
+        self.clock = clock
+        rules = rules_at(self.policies, clock)
+        out: list[Emission] = []
+        if not rules.decommissioned:
+            for gap_id in sorted(self.open):
+                out += self._escalated(self.gaps[gap_id], rules, produced_at)
+            out += self._stalled(rules, produced_at)
+            for gap, _ in list(self._planned()):
+                out += self._overrun(gap, self.windows[gap.gap_id], produced_at)
+        return out + self._told_status(rules, produced_at)
+
+    def due(self) -> int | None:
+        """Give when the next tick matters, None where nothing waits for time."""
+        rules = rules_at(self.policies, self.clock)
+        waits = [self._opened(self.gaps[gap_id]) for gap_id in self.open]
+        if self.watched.seen_at:
+            waits.append(self.watched.seen_at + (0 if self.watched.stalled else SILENT))
+        moments = [_next(since, self.clock, rules) for since in waits]
+        if self.watched.seen_at and not self.watched.stalled:
+            moments.append(self.watched.seen_at + SILENT)
+        if self.status is not None and self.status.audited == YES:
+            moments.append((self._last_proof()[0] or 0) + rules.proof_limit_seconds * times.SECOND + 1)
+        moments += [planned.end + 1 for _, planned in self._planned() if planned.end >= self.clock]
+        return min(moments, default=None)
+
+    def _opened(self, gap: Gap) -> int:
+        return gap.first_evidence_at if gap.opened_at_latest is None else gap.opened_at_latest
+
+    def _planned(self) -> Iterator[tuple[Gap, ChangeWindow]]:
+        """Give the open gaps that lie in a change window."""
+        for gap_id in sorted(self.open):
+            window, gap = self.windows.get(gap_id), self.gaps[gap_id]
+            if window is not None and gap.change_window_id is not None:
+                actor = window.opening.actor
+                planned = change_window_for(self.policies, window.opened_at, window.opened_at_latest, actor)
+                if planned is not None:
+                    yield gap, planned
+
+    def _escalated(self, gap: Gap, rules: Rules, produced_at: int) -> Iterator[Alert]:
+        """Say that a gap is still open, at the highest step that was passed, once."""
+        told = self.watched.escalated
+        step = rules.step_passed((self.clock - self._opened(gap)) / times.SECOND)
+        if step is None or step <= told.get(gap.incident_id, 0) or rules.acknowledgement(gap.gap_id, self.clock):
+            return
+        told[gap.incident_id] = step
+        self.touched.add(("w", ""))
+        alert = self._about(
+            "gap_still_open",
+            gap,
+            f"not back after {length(step)}; {_state_of(gap)}",
+            identity=("incident", gap.incident_id),
+            severity=_rising(step, rules),
+            detected_at=self._told_at(self.clock, "gap_still_open", "incident", gap.incident_id),
+        )
+        yield from self._derived(alert, produced_at)
+
+    def _stalled(self, rules: Rules, produced_at: int) -> Iterator[Alert]:
+        """Say that nothing was heard of the collector for too long."""
+        seen_at = self.watched.seen_at
+        if not seen_at or self.clock < seen_at + SILENT:
+            return
+        since = times.text_of(seen_at)
+        alert = self._alert(
+            "feed_stalled",
+            (since,),
+            self._told_at(self.clock, "feed_stalled", since),
+            occurred_at=seen_at,
+            actor=NOBODY,
+            feed_id=None,
+            evidence=(),
+            severity=_rising(rules.step_passed((self.clock - seen_at) / times.SECOND), rules),
+            summary=f"{self.name}: nothing was heard of the collector since {since}; what happens is not seen",
+        )
+        self.watched.stalled = alert.alert_id
+        self.touched.add(("w", ""))
+        yield from self._derived(alert, produced_at)
+
+    def _last_proof(self) -> tuple[int | None, str | None]:
+        """Give the last proof of recording: when, and the activity's id (None for a call of the collector's own)."""
+        latest = self.recent.latest()
+        recorded = None if latest is None else time_of(latest)
+        if self.watched.called_at > (recorded or 0):
+            return self.watched.called_at, None
+        return recorded, None if latest is None else id_of(latest)
+
+    def _told_status(self, rules: Rules, produced_at: int) -> list[Status]:
+        """Publish the status, if it says something else than before."""
+        last_proof_at, last_proof_id = self._last_proof()
+        unreadable = self.watched.unreadable
+        if last_proof_at is None and not (self.windows or unreadable or self.watched.seen_at):
+            return []
+        told = status_verdict(
+            Facts(
+                now=self.clock,
+                limit=rules.proof_limit_seconds * times.SECOND,
+                open_gaps=tuple(self.gaps[gap_id] for gap_id in self.open),
+                decommissioned=rules.decommissioned,
+                stalled_since=self.watched.seen_at if self.watched.stalled else None,
+                unreadable_since=unreadable[-1] + fold.SETTLE if unreadable else None,
+                proven_since=self._proven_since(),
+                last_proof_at=last_proof_at,
+                last_proof_id=last_proof_id,
+            )
+        )
+        before = self.status
+        new = Status(
+            organization_id=self.organization_id,
+            feed_id=self._own_feed,
+            revision=before.revision if before else 0,
+            produced_at=before.produced_at if before else 0,
+            audited=told.audited,
+            reason=told.reason,
+            since=told.since,
+            evidence_id=told.evidence_id,
+            last_proof_at=last_proof_at,
+            last_observation_at=self.watched.seen_at or None,
+            open_gap_id=told.gap_id,
+        )
+        if before is not None and _says(before) == _says(new) and not _is_older(before, new):
+            return []
+        self.status = replace(new, revision=new.revision + 1, produced_at=produced_at)
+        self.touched.add(("s", ""))
+        return [self.status]
+
+    def _proven_since(self) -> int | None:
+        """Give since when it has been on as far as is known: the latest close, or the first proof of all."""
+        closed = max((window.closed_at or 0 for _, window in self._standing()), default=0)
+        if closed:
+            return closed
+        runs = self.recent.runs.runs
+        if runs:
+            return runs[0][0]
+        entries = self.recent.entries()
+        return time_of(entries[0]) if entries else None
+
     def coverage(self, until: int) -> list[Span]:
         """Say what is known of every instant up to `until`."""
         doubts = [
@@ -288,6 +531,8 @@ class Ledger:
             for state, _ in (self._judge(window),)
             if state in ("OPEN", "CLOSED")
         ]
+        proofs = self._proofs()
+        doubts += [doubt for each in self.watched.unreadable for doubt in proofs.around(each)]
         return spans(self.timeline, self.recent.proofs(), until, doubts)
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
@@ -511,6 +756,7 @@ class Ledger:
         gap = Gap(**shape)
         self.previous_digest = digest(shape)
         self.gaps[gap.gap_id] = gap
+        (self.open.add if gap.state == "OPEN" else self.open.discard)(gap.gap_id)
         self.touched.update((("g", gap.gap_id), ("h", "")))
         return gap
 
@@ -583,7 +829,7 @@ class Ledger:
         """Give the state of a window's gap, and the window that took its place."""
         if window.confidence == CONFIRMED:
             return "OPEN" if window.closing is None else "CLOSED", None
-        return resolved(window, self.timeline.windows, self.complete_through, self._proofs())
+        return resolved(window, self.timeline.windows, self.watched.complete_through, self._proofs())
 
     def _proofs(self) -> Runs:
         return proofs_of(self.timeline, self.recent.proofs())
@@ -619,6 +865,11 @@ class Ledger:
                 yield from self._derived(self._gone(kind, gap), produced_at)
             else:
                 yield from self._withdrawn(kind, gap.gap_id, produced_at)
+        if gap.state != "OPEN":
+            yield from self._resolved(self._alert_id("gap_still_open", "incident", gap.incident_id), produced_at)
+        if window is not None:
+            yield from self._conflicts(gap, window, produced_at)
+            yield from self._overrun(gap, window, produced_at)
         if gap.confidence == SUSPECTED and (before is None or _facts_of(before) != _facts_of(gap)):
             yield from self._derived(self._suspicious(gap, window), produced_at)
             return
@@ -630,6 +881,40 @@ class Ledger:
             yield from self._derived(self._restored(window.closing, gap), produced_at)
         else:
             yield from self._withdrawn("logging_restored", gap.gap_id, produced_at)
+
+    def _conflicts(self, gap: Gap, window: Window, produced_at: int) -> Iterator[Alert]:
+        """Say that activities were recorded while an event says that nothing was; counted in powers of ten."""
+        last = self.brackets[gap.gap_id].inside_last
+        opening = window.opening
+        if (
+            opening.kind not in EVENTS
+            or not opening.exact
+            or last is None
+            or time_of(last) <= window.opened_at_latest + fold.SETTLE
+        ):
+            yield from self._withdrawn("evidence_conflict", gap.gap_id, produced_at)
+            return
+        count = 10 ** (len(str(gap.activity_inside_count)) - 1)
+        known = self.alerts.get(self._alert_id("evidence_conflict", gap.gap_id))
+        first = gap.activity_inside_first_id or ""
+        if known is not None and known.status != "WITHDRAWN" and f"{count:,} or more" in known.summary:
+            return
+        sentence = (
+            f"{count:,} or more activities were recorded, the first {first}, while {_who(opening.actor)} had switched "
+            "it off: one of the two is not true, and only a person can tell"
+        )
+        yield from self._derived(self._about("evidence_conflict", gap, sentence, severity=None), produced_at)
+
+    def _overrun(self, gap: Gap, window: Window, produced_at: int) -> Iterator[Alert]:
+        """Say that a gap outlives the change window that excused it."""
+        actor = window.opening.actor
+        planned = change_window_for(self.policies, window.opened_at, window.opened_at_latest, actor)
+        ended = self.clock if gap.closed_at is None else gap.closed_at
+        if planned is None or ended <= planned.end:
+            yield from self._withdrawn("change_window_overrun", gap.gap_id, produced_at)
+            return
+        sentence = f"change window {planned.id} is over since {times.text_of(planned.end)}; {_state_of(gap)}"
+        yield from self._derived(self._about("change_window_overrun", gap, sentence), produced_at)
 
     def _withdrawn(self, kind: str, gap_id: str, produced_at: int) -> Iterator[Alert]:
         """Take back an alert about a gap, if there is one."""
@@ -656,6 +941,7 @@ class Ledger:
         if window is not None:
             gap_id = self._gap_id(window)
             yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
+        yield from self._flapping(assertion, produced_at)
         input_id = assertion.input_id
         copies = sorted(self.known.assertions[input_id].values(), key=lambda each: each.order)
         contents = len({each.digest for each in copies})
@@ -677,6 +963,30 @@ class Ledger:
                 f"a settings event has the id {input_id}, and so has an activity of another type; both count",
             )
             yield from self._derived(conflict, produced_at)
+
+    def _flapping(self, assertion: Assertion, produced_at: int) -> Iterator[Alert]:
+        """Say that the settings are changed more often than anybody means to; counted in doublings."""
+        hour = assertion.ends // HOUR * HOUR
+        count = self.timeline.count_exact(hour, hour + HOUR - 1)
+        if count <= FLAPPING:
+            return
+        least = FLAPPING
+        while least * 2 < count:
+            least *= 2
+        since = times.text_of(hour)
+        alert = self._alert(
+            "flapping",
+            (since,),
+            self._told_at(assertion.append_time, "flapping", since),
+            occurred_at=hour,
+            actor=assertion.actor,
+            feed_id=assertion.feed_id,
+            evidence=(),
+            summary=f"{self.name}: more than {least:,} changes of the settings in the hour from {since}",
+        )
+        known = self.alerts.get(alert.alert_id)
+        if known is None or known.summary != alert.summary:
+            yield self._record(alert, produced_at)
 
     def _conflict(
         self, about: Assertion, identity: tuple[str, ...], detected_at: int, evidence: tuple[str, ...], sentence: str
@@ -720,12 +1030,21 @@ class Ledger:
             f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}",
         )
 
-    def _about(self, kind: str, gap: Gap, sentence: str, *, severity: Severity | None = None) -> Alert:
+    def _about(
+        self,
+        kind: str,
+        gap: Gap,
+        sentence: str,
+        *,
+        identity: tuple[str, ...] = (),
+        severity: Severity | None = None,
+        detected_at: int | None = None,
+    ) -> Alert:
         """Write the alert of a kind about a gap."""
         return self._alert(
             kind,
-            (gap.gap_id,),
-            gap.first_evidence_at,
+            identity or (gap.gap_id,),
+            gap.first_evidence_at if detected_at is None else detected_at,
             occurred_at=None,
             actor=NOBODY,
             feed_id=gap.feed_id,
@@ -845,6 +1164,17 @@ class Ledger:
         if alert != self.alerts.get(alert.alert_id):
             yield self._record(alert, produced_at)
 
+    def _told_at(self, now: int, kind: str, *identity: str) -> int:
+        """Give when an alert was first raised: now, if it was not yet."""
+        before = self.alerts.get(self._alert_id(kind, *identity))
+        return now if before is None else before.detected_at
+
+    def _resolved(self, alert_id: str, produced_at: int) -> Iterator[Alert]:
+        """Say that what an alert told is over, if it was told."""
+        standing = self.alerts.get(alert_id)
+        if standing is not None and standing.status == "FIRING":
+            yield self._record(replace(standing, status="RESOLVED"), produced_at)
+
     def _record(self, alert: Alert, produced_at: int) -> Alert:
         """Number the revision of an alert, `alert.revision` being the one before it."""
         alert = replace(alert, revision=alert.revision + 1, produced_at=produced_at)
@@ -879,8 +1209,10 @@ class Ledger:
                 # What the table of kinds says need not be said again in every organization's state.
                 shape = as_dict(self.alerts[name])
                 return {each: value for each, value in shape.items() if each not in _OF_KIND}
+            case "s" if self.status is not None:
+                return as_dict(self.status)
             case "w":
-                return {"complete_through": self.complete_through}
+                return asdict(self.watched)
             case _:
                 return {"sequence": self.sequence, "previous_digest": self.previous_digest}
 
@@ -910,6 +1242,8 @@ class Ledger:
             case "g":
                 gap = gap_from_dict(shape["gap"])
                 self.gaps[gap.gap_id] = gap
+                if gap.state == "OPEN":
+                    self.open.add(gap.gap_id)
                 if shape["bracket"] is not None:
                     self.brackets[gap.gap_id] = _bracket(shape["bracket"])
             case "l":
@@ -921,9 +1255,40 @@ class Ledger:
             case "h":
                 self.sequence, self.previous_digest = shape["sequence"], shape["previous_digest"]
             case "w":
-                self.complete_through = shape["complete_through"]
+                delayed = shape.pop("delayed")
+                self.watched = Watched(**shape, delayed=delayed and (delayed[0], delayed[1]))
+            case "s":
+                self.status = Status(**shape)
             case other:
                 raise ValueError(f"a state record of kind {other!r} was written by a newer version")
+
+
+def _next(since: int, clock: int, rules: Rules) -> int:
+    """Give the next step of escalation after a clock."""
+    passed = rules.step_passed((clock - since) / times.SECOND)
+    later = [step for step in rules.gap_still_open_seconds if step > (passed or 0)]
+    return since + (later[0] if later else (passed or 0) + DAY_SECONDS) * times.SECOND
+
+
+def _rising(step: int | None, rules: Rules) -> Severity:
+    """Give how bad a step of escalation is: it rises with the first three."""
+    passed = 0 if step is None else sum(each <= step for each in rules.gap_still_open_seconds)
+    return (Severity.MEDIUM, Severity.MEDIUM, Severity.HIGH)[passed] if passed < 3 else Severity.CRITICAL
+
+
+def _says(status: Status) -> tuple[str | int | None, ...]:
+    return status.audited, status.reason, status.since, status.open_gap_id
+
+
+def _is_older(before: Status, new: Status) -> bool:
+    """Whether a status shows a proof or an observation that is old compared with the latest one."""
+    return any(
+        (later or 0) - (sooner or 0) >= REFRESH
+        for sooner, later in (
+            (before.last_proof_at, new.last_proof_at),
+            (before.last_observation_at, new.last_observation_at),
+        )
+    )
 
 
 def _start(window: Window) -> int:

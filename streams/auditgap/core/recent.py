@@ -94,6 +94,13 @@ class Runs:
         at = bisect_right(self.runs, (first, _FOREVER)) - 1
         return at >= 0 and last <= self.runs[at][1]
 
+    def around(self, moment: int) -> list[tuple[int | None, int | None]]:
+        """Give the stretch between two runs that a moment lies in, None for no run; none where it lies in a run."""
+        at = bisect_right(self.runs, (moment, _FOREVER))
+        if at and moment <= self.runs[at - 1][1]:
+            return []
+        return [(self.runs[at - 1][1] if at else None, self.runs[at][0] if at < len(self.runs) else None)]
+
     def add_entries(self, entries: Iterable[bytes]) -> bool:
         """Take in activities; False if nothing new came of it."""
         changed = False
@@ -149,6 +156,10 @@ class Recent:
     def entries(self) -> list[bytes]:
         """List all that is known, sorted; the floor is an entry too, and a repeat may be there twice."""
         return sorted(chain(*self.full, self.chunk, (self.floor,) if self.floor else ()))
+
+    def latest(self) -> bytes | None:
+        """Give the latest activity that is known, None before the first."""
+        return max(chain(*self.full, self.chunk), default=self.floor or None)
 
     def proofs(self) -> Runs:
         """Give all that was ever recorded as runs."""

@@ -24,9 +24,12 @@ TIME_FIELDS: Final = frozenset(
         "first_activity_at",
         "occurred_at",
         "detected_at",
+        "since",
+        "last_proof_at",
+        "last_observation_at",
     }
 )
-"""Fields of Gap and Alert that hold a time."""
+"""Fields that hold a time."""
 
 
 class Severity(IntEnum):
@@ -131,9 +134,31 @@ class Alert:
         return subject_of(self.organization_id, self.feed_id)
 
 
-Emission = Gap | Alert
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is known of a subject now. See schemas/status.avsc for each field."""
 
-_FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in (Gap, Alert)}
+    organization_id: str | None
+    feed_id: str | None
+    revision: int = 0
+    produced_at: int = 0
+    audited: str
+    reason: str
+    since: int | None = None
+    evidence_id: str | None = None
+    last_proof_at: int | None = None
+    last_observation_at: int | None = None
+    open_gap_id: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """What it is about, as the input's records name it."""
+        return subject_of(self.organization_id, self.feed_id)
+
+
+Emission = Gap | Alert | Status
+
+_FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in (Gap, Alert, Status)}
 _VALUES: Final = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
 
 

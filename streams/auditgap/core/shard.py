@@ -7,6 +7,7 @@ published because of it, and messages for other partitions. Nothing here reads a
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from heapq import heappop, heappush
 from typing import Final
 
 from auditgap.core import intake, policy, times
@@ -42,12 +43,13 @@ def everywhere(_: str) -> bool:
 class Shard:
     """See the module. `is_home` tells whether a subject belongs to this partition.
 
-    `touched` holds the ledgers that took something in since the last `settle`. Persisting (`changes`, `restore`) is
+    `touched` holds the ledgers that took something in since their changes were last asked for, `_awake` those that the
+    next tick has to look at, `_due` when the others want to be looked at. Persisting (`changes`, `restore`) is
     by small records under keys of their own: `<length of subject>:<subject><key in the ledger>`, or `@…` for what the
     ledgers share.
     """
 
-    __slots__ = ("_changed", "clock", "is_home", "ledgers", "policies", "touched")
+    __slots__ = ("_awake", "_changed", "_due", "clock", "is_home", "ledgers", "policies", "touched")
 
     def __init__(self, is_home: Callable[[str], bool] = everywhere) -> None:
         self.is_home = is_home
@@ -55,6 +57,8 @@ class Shard:
         self.policies: dict[str | None, tuple[Policy, ...]] = {}
         self.touched: set[Ledger] = set()
         self.clock = 0
+        self._awake: set[Ledger] = set()
+        self._due: list[tuple[int, str]] = []
         self._changed: dict[str, bytes | None] = {}
 
     def ledger(self, subject: str) -> Ledger:
@@ -97,17 +101,31 @@ class Shard:
             self.touched.add(ledger)
             ledger.govern(self._policies_of(ledger.subject))
             emissions += ledger.settle(produced_at)
+            # The defaults concern everybody: it is said where it matters, and once.
+            if version.organization_id is not None or ledger.open:
+                emissions += ledger.policy_changed(version, chain[-1] if chain else None, produced_at)
         return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def post(self, mail: Mail, append_time: int, produced_at: int) -> Outcome:  # noqa: ARG002
         """Take in a message of another shard, or of this one. Raises ValueError for a kind that is not known."""
         raise ValueError(f"mail of kind {mail.kind!r} was written by a newer version")
 
-    def tick(self, moment: int, produced_at: int) -> Outcome:  # noqa: ARG002
+    def tick(self, moment: int, produced_at: int) -> Outcome:
         """Let time go on: it is now at least `moment`, the append time of the tick."""
         self.clock = max(self.clock, min(moment, self.clock + TICK_LIMIT if self.clock else moment))
         self._changed[_CLOCK] = str(self.clock).encode()
-        return APPLIED
+        emissions: list[Emission] = []
+        self._awake |= self.touched
+        while self._due and self._due[0][0] <= self.clock:
+            self._awake.add(self.ledgers[heappop(self._due)[1]])
+        for ledger in sorted(self._awake, key=lambda each: each.subject):
+            emissions += ledger.tick(self.clock, produced_at)
+            self.touched.add(ledger)
+            due = ledger.due()
+            if due is not None:
+                heappush(self._due, (max(due, self.clock + 1), ledger.subject))
+        self._awake.clear()
+        return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def refused(
         self, rejection: Rejection, subject: str, record_id: str, append_time: int, produced_at: int
@@ -141,6 +159,7 @@ class Shard:
             prefix = f"{len(ledger.subject)}:{ledger.subject}"
             for key, value in ledger.changes():
                 yield prefix + key, value
+        self._awake |= self.touched
         self.touched.clear()
 
     @classmethod
@@ -166,4 +185,5 @@ class Shard:
             shard.policies[version.organization_id] = (*chain, version)
         for subject, values in by_subject.items():
             shard.ledgers[subject] = Ledger.restore(subject, values, shard._policies_of(subject))
+        shard._awake.update(shard.ledgers.values())
         return shard
