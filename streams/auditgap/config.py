@@ -57,6 +57,8 @@ class TopicSettings(_Section):
     gap: TopicName = "compliance.gap"
     observation: TopicName = "compliance.observation"
     policy: TopicName = "compliance.policy"
+    status: TopicName = "compliance.status"
+    finding: TopicName = "compliance.finding"
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
     replication: Annotated[int, Field(ge=1, le=10)] = 1
     retention_days: Annotated[float, Field(gt=0)] = 30

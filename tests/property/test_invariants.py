@@ -111,6 +111,6 @@ def test_the_histories_have_everything() -> None:
     for seed in range(300):
         for ledger in run(history(seed).inputs).values():
             opened.update((gap.opened_by_kind, gap.closed_by_kind) for gap in ledger.gaps.values())
-    kinds = {"settings_event", "settings_poll", "feed_answer"}
+    kinds = {"settings_event", "settings_poll", "feed_answer", "canary"}
     assert {kind for kind, _ in opened} == kinds
     assert {kind for _, kind in opened} >= {None, ACTIVITY, *kinds}

@@ -14,7 +14,7 @@ from auditgap.adapters import avro, kafka
 from auditgap.adapters.cloudevents import Headers
 from auditgap.config import KafkaSettings, Settings, TopicSettings, WorkerSettings
 from auditgap.core.inputs import Rejection
-from auditgap.core.records import Alert, Gap
+from auditgap.core.records import Alert, Emission, Gap, Status
 
 WAIT = 15.0
 """Seconds that one request to the broker may take."""
@@ -34,6 +34,8 @@ class Site:
                 alert=f"{name}.alert",
                 gap=f"{name}.gap",
                 policy=f"{name}.policy",
+                status=f"{name}.status",
+                finding=f"{name}.finding",
                 partitions=partitions,
             ),
             worker=WorkerSettings(
@@ -212,11 +214,16 @@ class Site:
             latest[gap.gap_id] = gap
         return latest
 
+    def statuses(self) -> dict[str, Status]:
+        """Read the latest status of each organization and feed."""
+        found = [self._decoded(message, "status") for message in self.read(self.settings.topics.status)]
+        return {each.subject: each for each in found if isinstance(each, Status)}
+
     def dead_letters(self) -> list[Message]:
         """Read the dead letters."""
         return self.read(self.settings.topics.activity_dlq)
 
-    def _decoded(self, message: Message, name: str) -> Alert | Gap:
+    def _decoded(self, message: Message, name: str) -> Emission:
         found = avro.decode_emission(avro.SchemaIds.bundled(), message.value() or b"", name)
         assert not isinstance(found, Rejection), found
         return found

@@ -19,7 +19,16 @@ from auditgap.adapters.avro_flat import record_writer
 from auditgap.core import observations, policy, times
 from auditgap.core.inputs import Activity, Actor, Rejection
 from auditgap.core.observations import Observation
-from auditgap.core.records import Emission, Gap, alert_from_dict, as_dict, gap_from_dict
+from auditgap.core.records import (
+    Alert,
+    Emission,
+    Gap,
+    Status,
+    alert_from_dict,
+    as_dict,
+    gap_from_dict,
+    status_from_dict,
+)
 
 MAGIC: Final = 0
 PREFIX: Final = struct.Struct(">bI")
@@ -142,7 +151,7 @@ class Encoder:
         return self._shape("observation", {**unsaid, **observations.as_shape(seen)})
 
     def emission(self, record: Emission) -> bytes:
-        """Write a gap or an alert."""
+        """Write a gap, an alert or a status."""
         return self._shape(name_of(record), as_dict(record))
 
     def policy(self, version: policy.Policy) -> bytes:
@@ -153,9 +162,17 @@ class Encoder:
         return self._prefixes[name] + self._write[name]([shape[field] for field in self._fields[name]])
 
 
+_NAMES: Final = {Gap: "gap", Alert: "alert", Status: "status"}
+_FROM_DICT: Final[Mapping[str, Callable[[dict[str, Any]], Emission]]] = {
+    "gap": gap_from_dict,
+    "alert": alert_from_dict,
+    "status": status_from_dict,
+}
+
+
 def name_of(record: Emission) -> str:
-    """Name the schema of a gap or an alert."""
-    return "gap" if isinstance(record, Gap) else "alert"
+    """Name the schema of a gap, an alert or a status."""
+    return _NAMES[type(record)]
 
 
 def decode_activity(ids: SchemaIds, value: bytes | None) -> Activity | Rejection:
@@ -190,12 +207,12 @@ def decode_observation(ids: SchemaIds, value: bytes | None) -> Observation | Rej
 
 
 def decode_emission(ids: SchemaIds, value: bytes, name: str) -> Emission | Rejection:
-    """Read a gap or an alert from its wire format."""
+    """Read a gap, an alert or a status from its wire format."""
     shape = ids.decode(value, name)
     if isinstance(shape, Rejection):
         return shape
     plain = {field: _micros(value) if isinstance(value, datetime) else value for field, value in shape.items()}
-    return gap_from_dict(plain) if name == "gap" else alert_from_dict(plain)
+    return _FROM_DICT[name](plain)
 
 
 def decode_policy(ids: SchemaIds, value: bytes | None, append_time: int) -> policy.Policy | Rejection:

@@ -14,7 +14,7 @@ from auditgap.core import times
 from auditgap.core.inputs import Activity
 from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
-from auditgap.core.records import Emission, Gap
+from auditgap.core.records import Alert, Emission, Gap, Status
 
 Headers = list[tuple[str, bytes]]
 """As confluent-kafka gives and takes them; a value may also be None there, which is treated as absent."""
@@ -23,6 +23,8 @@ ACTIVITY_TYPE_PREFIX: Final = b"com.anthropic.compliance.activity."
 ALERT_TYPE_PREFIX: Final = "io.auditgap.compliance.alert."
 GAP_TYPE: Final = "io.auditgap.compliance.gap"
 OBSERVATION_TYPE: Final = b"io.auditgap.compliance.observation"
+STATUS_TYPE: Final = "io.auditgap.compliance.status"
+FINDING_TYPE: Final = "io.auditgap.compliance.finding"
 POLICY_TYPE: Final = b"io.auditgap.compliance.policy"
 
 _SPEC: Final = ("ce_specversion", b"1.0")
@@ -69,19 +71,32 @@ def of_observation(seen: Observation) -> Headers:
 
 
 def of_emission(record: Emission, subject: str) -> Headers:
-    """Make the headers of a gap or an alert; `ce_id` names the revision."""
-    if isinstance(record, Gap):
-        identifier, kind = record.gap_id, GAP_TYPE
-    else:
-        identifier, kind = record.alert_id, ALERT_TYPE_PREFIX + record.kind
+    """Make the headers of a gap, an alert or a status; `ce_id` names the revision."""
+    match record:
+        case Gap():
+            identifier, kind = record.gap_id, GAP_TYPE
+        case Alert():
+            identifier, kind = record.alert_id, ALERT_TYPE_PREFIX + record.kind
+        case Status():
+            identifier, kind = subject, STATUS_TYPE
     return [
         _SPEC,
-        ("ce_id", f"{identifier}/{record.revision}".encode()),
+        ("ce_id", f"{identifier}/{record.revision}".encode("utf-8", "surrogatepass")),
         ("ce_source", b"/auditgap"),
         ("ce_type", kind.encode()),
         ("ce_time", times.text_of(record.produced_at).encode()),
         ("ce_subject", subject.encode("utf-8", "surrogatepass")),
         _AVRO,
+    ]
+
+
+def of_finding(gap: Gap) -> Headers:
+    """Make the headers of a gap's revision as a finding, which is JSON."""
+    headers = of_emission(gap, gap.subject)
+    return [
+        *(each for each in headers if each[0] not in {"ce_type", "content-type"}),
+        ("ce_type", FINDING_TYPE.encode()),
+        ("content-type", b"application/json"),
     ]
 
 

@@ -6,6 +6,7 @@ CloudEvents headers say what it is, and the beginning of its body is searched fo
 is not plain, and every settings event, is decoded and goes through `core.shard`.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+import auditgap
 from auditgap.adapters import avro, cloudevents, state, takeover
 from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
@@ -33,8 +35,9 @@ from auditgap.core.inputs import (
     subject_of,
 )
 from auditgap.core.ledger import Ledger
+from auditgap.core.ocsf import finding_of
 from auditgap.core.recent import CHUNK
-from auditgap.core.records import Emission, Gap
+from auditgap.core.records import Emission, Gap, Status
 from auditgap.errors import BrokerError, WorkerStop
 from auditgap.metrics import Metrics
 
@@ -395,7 +398,11 @@ class Job:
             if isinstance(record, Gap):
                 self._outbox.send(self._topics.gap, record.gap_id.encode(), value, headers, part.number)
                 self._outbox.send(self._topics.gap_history, key, value, headers, part.number)
+                finding = json.dumps(finding_of(record, auditgap.__version__), separators=(",", ":")).encode()
+                self._outbox.send(self._topics.finding, key, finding, cloudevents.of_finding(record), part.number)
                 self._metrics.gap_revisions.inc()
+            elif isinstance(record, Status):
+                self._outbox.send(self._topics.status, key, value, headers, part.number)
             else:
                 self._outbox.send(self._topics.alert, key, value, headers, part.number)
                 self._metrics.alerts.labels(record.kind).inc()

@@ -142,6 +142,10 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
         TopicSpec(topics.alert, "alerts, every revision", {**kept, **stamped}),
         TopicSpec(topics.gap, "latest revision of each gap", {**_COMPACTED, **stamped}),
         TopicSpec(topics.gap_history, "every revision of each gap, chained by digest", {**_FOREVER, **stamped}),
+        TopicSpec(topics.status, "whether each organization is audited now", {**_COMPACTED, **stamped}),
+        TopicSpec(
+            topics.finding, "each revision of each gap as an OCSF Detection Finding, in JSON", {**kept, **stamped}
+        ),
         TopicSpec(
             topics.policy,
             "versions of each organization's policy, chained by digest; key * for the defaults",

@@ -25,6 +25,7 @@ def schema_ids(settings: RegistrySettings, topics: TopicSettings) -> avro.Schema
         "alert": topics.alert,
         "gap": topics.gap,
         "policy": topics.policy,
+        "status": topics.status,
     }
     try:
         client = SchemaRegistryClient(config)

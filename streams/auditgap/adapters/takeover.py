@@ -65,7 +65,15 @@ def check_topics(settings: Settings) -> TopicIdentity:
     """Look whether every topic is there and as it has to be; gives who the input is. Raises WorkerStop, BrokerError."""
     topics, changelog, servers = settings.topics, settings.worker.changelog, settings.kafka.bootstrap_servers
     admin = AdminClient(client_config(settings.kafka))
-    outputs = [topics.activity_dlq, topics.alert, topics.gap, topics.gap_history, changelog]
+    outputs = [
+        topics.activity_dlq,
+        topics.alert,
+        topics.gap,
+        topics.gap_history,
+        topics.status,
+        topics.finding,
+        changelog,
+    ]
     found = identify(admin, [topics.activity, *outputs], servers)
     missing = [name for name in (topics.activity, *outputs) if name not in found]
     if missing:

@@ -94,8 +94,8 @@ KINDS: Final = {
         AlertKind(
             "gap_still_open",
             Severity.MEDIUM,
-            "a gap is still open after 15 minutes (medium), 1 hour (high), 4 hours, 24 hours, then daily (critical), or "
-            "as the policy says; not while it is acknowledged",
+            "a gap is open after 15 minutes (medium), 1 hour (high), 4 hours, 24 hours, then daily (critical), or "
+            "when the policy says; not while it is acknowledged",
             (
                 "Re-enable the feed, or have somebody who may: the window grows until then.",
                 "Who knows of it and works on it acknowledges the gap in the policy, with a reason and a time.",

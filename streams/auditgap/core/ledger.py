@@ -481,7 +481,7 @@ class Ledger:
             return []
         told = status_verdict(
             Facts(
-                now=self.clock,
+                clock=self.clock,
                 limit=rules.proof_limit_seconds * times.SECOND,
                 open_gaps=tuple(self.gaps[gap_id] for gap_id in self.open),
                 decommissioned=rules.decommissioned,

@@ -194,6 +194,11 @@ def alert_from_dict(shape: dict[str, Any]) -> Alert:
     return Alert(**known)
 
 
+def status_from_dict(shape: dict[str, Any]) -> Status:
+    """Undo `as_dict` for a status; fields it does not know are left out (a newer schema added them)."""
+    return Status(**{name: shape[name] for name in _FIELDS[Status] if name in shape})
+
+
 def digest(shape: dict[str, Any]) -> str:
     """Digest a revision for the history chain: SHA-256 over canonical JSON of the fields that are not None.
 

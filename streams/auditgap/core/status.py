@@ -5,7 +5,7 @@
 | NO | the cause of the gap | a CONFIRMED gap is open |
 | UNKNOWN | DECOMMISSIONED | the policy says that the organization is no longer in use |
 | UNKNOWN | FEED_BLOCKED, CANARY_MISSING | a SUSPECTED gap is open |
-| UNKNOWN | SETTINGS_CHANGE_UNREADABLE | a settings event could not be understood, and no proof of recording came since |
+| UNKNOWN | SETTINGS_CHANGE_UNREADABLE | a settings event was not understood, and no proof of recording came since |
 | UNKNOWN | FEED_STALLED | the collector is silent |
 | UNKNOWN | NEVER_PROVEN | nothing was ever recorded |
 | UNKNOWN | PROOF_TOO_OLD | the last proof of recording is older than the limit of the policy |
@@ -24,7 +24,7 @@ UNKNOWN: Final = "UNKNOWN"
 class Facts(NamedTuple):
     """What the status follows from. Times are microseconds; `limit` is how long a proof holds."""
 
-    now: int
+    clock: int
     limit: int
     open_gaps: tuple[Gap, ...]
     decommissioned: bool
@@ -62,7 +62,7 @@ def verdict(facts: Facts) -> Verdict:
         return Verdict(UNKNOWN, "FEED_STALLED", facts.stalled_since)
     if last is None:
         return Verdict(UNKNOWN, "NEVER_PROVEN")
-    if facts.now - last > facts.limit:
+    if facts.clock - last > facts.limit:
         return Verdict(UNKNOWN, "PROOF_TOO_OLD", last, facts.last_proof_id)
     return Verdict(YES, "RECORDING_PROVEN", facts.proven_since, facts.last_proof_id)
 

@@ -27,7 +27,7 @@ from auditgap.core.inputs import Rejection, canonical, read_activity
 from auditgap.core.intake import observe, refused_time, take
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation, read_observation
-from auditgap.core.records import Alert, Emission, Gap
+from auditgap.core.records import Alert, Emission, Gap, Status
 from auditgap.entrypoints import policy, show
 from auditgap.entrypoints.sources import Sources
 from auditgap.errors import UsageError
@@ -53,11 +53,14 @@ class Findings:
     organizations: int = 0
     gaps: list[Gap] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    status: list[Status] = field(default_factory=list)
 
     def shape(self) -> dict[str, object]:
         """Give it under the field names of the schemas."""
         counts = {name: getattr(self, name) for name in ("records", "duplicates", "rejected", "organizations")}
-        return counts | {name: [show.shape_of(each) for each in getattr(self, name)] for name in ("gaps", "alerts")}
+        return counts | {
+            name: [show.shape_of(each) for each in getattr(self, name)] for name in ("gaps", "alerts", "status")
+        }
 
 
 def run(
@@ -111,7 +114,7 @@ def run(
     elif as_json:
         click.echo(show.json_of(found.shape()))
     else:
-        records: list[Emission] = [*found.gaps, *found.alerts]
+        records: list[Emission] = [*found.gaps, *found.alerts, *found.status]
         for record in records:
             click.echo("\n".join(_lines(record, now)))
         click.echo(totals)
@@ -119,7 +122,7 @@ def run(
 
 
 def _lines(emission: Emission, now: int) -> list[str]:
-    return [*(show.gap_lines(emission, now) if isinstance(emission, Gap) else show.alert_lines(emission)), ""]
+    return [*show.lines_of(emission, now), ""]
 
 
 class Backtest:
@@ -234,6 +237,10 @@ class Backtest:
         for ledger in by_number:
             self._observe(ledger)
         self._settle()
+        for ledger in by_number:
+            for emission in ledger.tick(self._now, self._now):
+                if self._on_emission is not None:
+                    self._on_emission(emission)
         found = Findings(
             records=self._records,
             duplicates=self._seen.repeats(),
@@ -242,6 +249,7 @@ class Backtest:
         )
         for ledger in by_number:
             found.gaps += [gap for gap in ledger.gaps.values() if gap.state not in ("SUPERSEDED", "RETRACTED")]
+            found.status += [ledger.status] if ledger.status is not None else []
             found.alerts += [alert for alert in ledger.alerts.values() if alert.status != "WITHDRAWN"]
         found.gaps.sort(key=show.by_opening)
         found.alerts.sort(key=lambda alert: (_time_of(alert), alert.alert_id))

@@ -241,6 +241,27 @@ def alerts(*, follow: bool, as_json: bool) -> int:
 
 
 @cli.command()
+@click.option("--organization", metavar="ID", help="Only this organization's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def status(organization: str | None, *, as_json: bool) -> int:
+    """Say whether each organization is audited now: yes, no or unknown, and why."""
+    from auditgap import clock
+    from auditgap.config import load
+    from auditgap.entrypoints import show
+    from auditgap.entrypoints.read import Reader
+
+    reader = Reader(load(), _say)
+    now = clock.now()
+    found = reader.statuses(organization)
+    for each in found:
+        lines = [show.json_of(show.shape_of(each))] if as_json else show.status_lines(each, now)
+        click.echo("\n".join(lines))
+    if not found and not as_json:
+        _say("no status is known" + (f" of {organization}" if organization else ""))
+    return int(bool(reader.unreadable))
+
+
+@cli.command()
 @click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object (with --history: one a line).")
 @click.option("--history", is_flag=True, help="Every revision as it arrives, as a worker would have published it.")
