@@ -35,18 +35,8 @@ class Span:
     state: str
 
 
-def proofs_of(timeline: Timeline, recorded: Runs) -> Runs:
-    """Give all proofs as runs: what was recorded, and the canaries that were seen."""
-    proofs = Runs(recorded.runs)
-    for on in timeline.assertions:
-        if on.kind == "canary" and on.api:
-            # On at some moment between the two: it proves nothing before the later one, and nothing after the earlier.
-            proofs.add(on.ends, on.begins)
-    return proofs
-
-
 def spans(
-    timeline: Timeline, recorded: Runs, until: int, doubts: Iterable[tuple[int | None, int | None]] = ()
+    timeline: Timeline, proofs: Runs, until: int, doubts: Iterable[tuple[int | None, int | None]] = ()
 ) -> list[Span]:
     """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole.
 
@@ -58,7 +48,7 @@ def spans(
         if begin < end:
             changes.extend(((begin, state, 1), (end, state, -1)))
 
-    runs = [run for run in proofs_of(timeline, recorded).runs if run[0] <= until]
+    runs = [run for run in proofs.runs if run[0] <= until]
     for first, last in runs:
         put(PROVEN, first, min(last, until))
     for (_, last), (first, _) in pairwise(runs):

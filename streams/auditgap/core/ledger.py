@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from auditgap.core import fold, times
 from auditgap.core.alerts import KINDS
-from auditgap.core.coverage import Span, proofs_of, spans
+from auditgap.core.coverage import Span, spans
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
 from auditgap.core.inputs import (
     DEFAULT_FEED,
@@ -41,7 +41,7 @@ from auditgap.core.policy import (
     rules_at,
     verdict,
 )
-from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, Runs, end_of, id_of, start_of, time_of
+from auditgap.core.recent import ALL, CHUNKS, NONE, PROOF_LIMIT, Recent, end_of, id_of, start_of, time_of
 from auditgap.core.records import (
     Alert,
     Emission,
@@ -256,9 +256,13 @@ class Ledger:
                 yield from self._resolved(watched.stalled, produced_at)
                 watched.stalled = None
         called_at = seen.called_at or 0
-        if seen.kind == "canary" and seen.result == "seen" and called_at > watched.called_at:
-            watched.called_at = called_at
-            self.touched.add(("w", ""))
+        if seen.kind == "canary" and seen.result == "seen":
+            # On at some moment between the two: see Runs.add.
+            if self.recent.prove(called_at + seen.skew, called_at - seen.skew - fold.SETTLE):
+                self.stale.update(gap_id for gap_id, window in self._suspicions() if _is_near(window, called_at))
+            if called_at > watched.called_at:
+                watched.called_at = called_at
+                self.touched.add(("w", ""))
         if seen.kind == "canary" and seen.result == "delayed":
             first, last = watched.delayed or (called_at, called_at)
             watched.delayed = min(first, called_at), max(last, called_at)
@@ -531,9 +535,9 @@ class Ledger:
             for state, _ in (self._judge(window),)
             if state in ("OPEN", "CLOSED")
         ]
-        proofs = self._proofs()
+        proofs = self.recent.proofs()
         doubts += [doubt for each in self.watched.unreadable for doubt in proofs.around(each)]
-        return spans(self.timeline, self.recent.proofs(), until, doubts)
+        return spans(self.timeline, proofs, until, doubts)
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
 
@@ -650,17 +654,10 @@ class Ledger:
         for track in (self.known, self.suspected):
             if track.around:
                 self._changed(track, track.prove(entry))
-        windows = self.timeline.windows
         if self.timeline.vague or self.suspected.timeline.windows:
-            for _, window in self._standing():
-                before, after = moment <= _start(window), moment >= _end(window)
-                if before:
-                    self._before(window, entry)
-                if after:
-                    self._after(window, entry)
-                if not before and not after:
-                    self._inside(window, entry)
+            self._improve_each(entry, moment)
             return
+        windows = self.timeline.windows
         opening_later, ended = bisect_left(windows, moment, key=_start), bisect_right(windows, moment, key=_end)
         for window in islice(windows, opening_later, None):
             if not self._before(window, entry):
@@ -670,6 +667,19 @@ class Ledger:
                 break
         if ended < opening_later:
             self._inside(windows[ended], entry)
+
+    def _improve_each(self, entry: bytes, moment: int) -> None:
+        """Take one activity into the brackets of all windows: those that are not exact may overlap."""
+        for gap_id, window in self._standing():
+            before, after = moment <= _start(window), moment >= _end(window)
+            if before:
+                self._before(window, entry)
+            if after:
+                self._after(window, entry)
+            if not before and not after:
+                self._inside(window, entry)
+            if window.confidence == SUSPECTED and _is_near(window, moment):
+                self.stale.add(gap_id)
 
     def _before(self, window: Window, entry: bytes) -> bool:
         """Take an activity before a window into its bracket; False if a later one is known."""
@@ -829,10 +839,7 @@ class Ledger:
         """Give the state of a window's gap, and the window that took its place."""
         if window.confidence == CONFIRMED:
             return "OPEN" if window.closing is None else "CLOSED", None
-        return resolved(window, self.timeline.windows, self.watched.complete_through, self._proofs())
-
-    def _proofs(self) -> Runs:
-        return proofs_of(self.timeline, self.recent.proofs())
+        return resolved(window, self.timeline.windows, self.watched.complete_through, self.recent.proofs())
 
     def _incident(self, gap_id: str, published: Gap | None) -> str:
         """The incident goes on when a gap takes another's place; else it begins. No two standing gaps share one."""
@@ -1192,9 +1199,8 @@ class Ledger:
         for kind, name in sorted(self.touched):
             yield f"{kind}{name}", _compact(self._shape(kind, name)).encode()
         self.touched.clear()
-        if self.recent.runs_changed:
-            yield "p", _compact(self.recent.runs.runs).encode()
-            self.recent.runs_changed = False
+        for month, runs in self.recent.months():
+            yield f"p{month}", _compact(runs).encode()
         # Chunks that came and went between two calls are past keeping.
         for number in range(max(self.saved_chunk, self.recent.oldest), self.recent.number + 1):
             yield f"r{number % CHUNKS}", self.recent.dump(number)
@@ -1228,6 +1234,7 @@ class Ledger:
         for key, value in records.items():
             if key[0] not in "abr":
                 ledger._restore_one(key, json.loads(value))
+        ledger.recent.runs.runs.sort()
         ledger.windows = dict(ledger._standing())
         for gap_id, window in ledger.windows.items():
             published = ledger.gaps[gap_id]
@@ -1251,7 +1258,7 @@ class Ledger:
                 alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})
                 self.alerts[alert.alert_id] = alert
             case "p":
-                self.recent.runs = Runs((first, last) for first, last in shape)
+                self.recent.runs.runs += [(first, last) for first, last in shape]
             case "h":
                 self.sequence, self.previous_digest = shape["sequence"], shape["previous_digest"]
             case "w":
@@ -1289,6 +1296,12 @@ def _is_older(before: Status, new: Status) -> bool:
             (before.last_observation_at, new.last_observation_at),
         )
     )
+
+
+def _is_near(window: Window, moment: int) -> bool:
+    """Whether a proof of recording at that time may say something about a suspicion."""
+    begin = window.opened_at_latest if window.opened_at is None else window.opened_at
+    return begin - PROOF_LIMIT <= moment <= _end(window) + PROOF_LIMIT
 
 
 def _start(window: Window) -> int:

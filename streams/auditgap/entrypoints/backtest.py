@@ -114,7 +114,7 @@ def run(
     elif as_json:
         click.echo(show.json_of(found.shape()))
     else:
-        records: list[Emission] = [*found.gaps, *found.alerts, *found.status]
+        records: list[Emission] = [*found.gaps, *found.alerts]
         for record in records:
             click.echo("\n".join(_lines(record, now)))
         click.echo(totals)

@@ -244,7 +244,10 @@ def alerts(*, follow: bool, as_json: bool) -> int:
 @click.option("--organization", metavar="ID", help="Only this organization's.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def status(organization: str | None, *, as_json: bool) -> int:
-    """Say whether each organization is audited now: yes, no or unknown, and why."""
+    """Say which organizations are audited now.
+
+    Yes, no or unknown, and why.
+    """
     from auditgap import clock
     from auditgap.config import load
     from auditgap.entrypoints import show

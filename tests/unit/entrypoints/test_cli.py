@@ -16,7 +16,7 @@ import auditgap
 from auditgap.adapters import kafka
 from auditgap.core.inputs import SETTINGS_TYPE
 from auditgap.core.policy import Rules
-from auditgap.core.records import Alert, Gap
+from auditgap.core.records import Alert, Gap, Status
 from auditgap.core.times import SECOND, parse, text_of
 from auditgap.entrypoints import show
 from auditgap.entrypoints.cli import cli
@@ -116,7 +116,19 @@ def test_wrong_use_is_2(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "broker", "topics apply", "policy check", "policy apply", "publish", "worker", "gaps", "alerts"],
+    [
+        "",
+        "demo",
+        "broker",
+        "topics apply",
+        "policy check",
+        "policy apply",
+        "publish",
+        "worker",
+        "gaps",
+        "alerts",
+        "status",
+    ],
 )
 def test_help_is_data(command: str) -> None:
     """Every command explains itself on stdout, with status 0."""
@@ -130,7 +142,7 @@ def test_help_lists_every_command_with_a_whole_sentence() -> None:
     """The list of commands fits a terminal of 80 columns without being cut."""
     text = run("--help").stdout
     assert "..." not in text.partition("Commands:")[2]
-    for command in ("demo", "broker", "topics", "policy", "publish", "worker", "gaps", "alerts", "backtest"):
+    for command in ("demo", "broker", "topics", "policy", "publish", "worker", "gaps", "alerts", "status", "backtest"):
         assert f"\n  {command} " in text
 
 
@@ -249,7 +261,7 @@ def test_backtest_json_is_one_object_under_the_schemas_field_names() -> None:
     assert status == 1
     counts = {name: answer[name] for name in ("records", "duplicates", "rejected", "organizations")}
     assert counts == {"records": 4004, "duplicates": 0, "rejected": 0, "organizations": 2}
-    assert list(answer) == ["records", "duplicates", "rejected", "organizations", "gaps", "alerts"]
+    assert list(answer) == ["records", "duplicates", "rejected", "organizations", "gaps", "alerts", "status"]
     (gap,) = answer["gaps"]
     assert gap.keys() == set(Gap.__dataclass_fields__)
     assert {name: gap[name] for name in ("state", "cause", "opened_at", "closed_at", "duration_seconds")} == {
@@ -264,6 +276,8 @@ def test_backtest_json_is_one_object_under_the_schemas_field_names() -> None:
         ("logging_restored", "INFORMATIONAL", "RESOLVED"),
     ]
     assert all(alert.keys() == set(Alert.__dataclass_fields__) for alert in answer["alerts"])
+    assert all(each.keys() == set(Status.__dataclass_fields__) for each in answer["status"])
+    assert {(each["audited"], each["reason"]) for each in answer["status"]} == {("UNKNOWN", "PROOF_TOO_OLD")}
 
 
 def pages(records: list[dict[str, Any]]) -> str:
@@ -409,10 +423,11 @@ def test_backtest_history_gives_every_revision_as_it_arrives() -> None:
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     revisions: dict[str, list[int]] = {}
     for line in lines:
-        revisions.setdefault(line.get("alert_id") or line["gap_id"], []).append(line["revision"])
-    assert len(revisions) == 3
+        name = line.get("alert_id") or line.get("gap_id") or line["organization_id"]
+        revisions.setdefault(name, []).append(line["revision"])
+    assert len(revisions) == 5
     assert all(found == list(range(1, len(found) + 1)) for found in revisions.values())
-    gaps = [line for line in lines if "alert_id" not in line]
+    gaps = [line for line in lines if "cause" in line]
     assert gaps[0]["state"] == "OPEN"
     assert gaps[-1]["first_activity_id"] == "activity_03000"
     assert result.exit_code == 1
