@@ -180,6 +180,10 @@ KEPT: Final = 64
 """How many of the newest assertions are kept whatever they say: an hour of a poll a minute."""
 
 
+NEAR: Final = 32
+"""How far away an equal observation is looked for: collectors poll several things in turn."""
+
+
 class Known(NamedTuple):
     """What is known of a flag at some moment: the last exact word, and since when at the least it was surely on."""
 
@@ -591,16 +595,31 @@ class Timeline:
         return gone
 
     def _is_spare(self, index: int) -> bool:
-        """Whether both neighbours say the same as an observation, and serve as well to bound what lies beyond them."""
-        before, each, after = self.assertions[index - 1 : index + 2]
-        said, place = _says(each), _place(each)
-        if each.exact or each.kind == ACTIVITY or _says(before) != said or _says(after) != said:
+        """Whether equal ones before and after it serve as well to bound what lies beyond them.
+
+        Nothing that speaks of the same flags may come between, but what agrees with it and is not exact either.
+        """
+        each = self.assertions[index]
+        if each.exact or each.kind == ACTIVITY:
             return False
-        sooner = self._near(before.begins - self._reach, place)
-        later = self._near(place, after.ends + self._reach)
-        return all(other.ends <= before.begins or _says(other) == said for other in sooner) and all(
-            other.begins > after.ends or _says(other) == said for other in later
-        )
+        before, after = self._equal(each, range(index - 1, -1, -1)), self._equal(each, range(index + 1, index + NEAR))
+        if before is None or after is None:
+            return False
+        for other in self._near(before.begins - self._reach, after.ends + self._reach):
+            beyond = other.ends <= before.begins or other.begins > after.ends
+            if not beyond and (_contradict(each, other) or (other.exact and _meet(each, other))):
+                return False
+        return True
+
+    def _equal(self, each: Assertion, indices: range) -> Assertion | None:
+        """Find one that says the same, of the same kind, among the nearest."""
+        said = _says(each)
+        for index in indices[:NEAR]:
+            if index >= len(self.assertions):
+                break
+            if _says(self.assertions[index]) == said and not self.assertions[index].exact:
+                return self.assertions[index]
+        return None
 
     def put(self, new: Iterable[Assertion] = (), gone: Iterable[Assertion] = ()) -> tuple[list[Window], list[Window]]:
         """Add assertions and take others out; give the windows that went and those that came for them.
@@ -675,6 +694,18 @@ class Timeline:
 
 def _place(assertion: Assertion) -> int:
     return assertion.order[0]
+
+
+def _contradict(one: Assertion, other: Assertion) -> bool:
+    """Whether one says on and the other off of the same flag."""
+    return (one.api is not other.api and None not in (one.api, other.api)) or (
+        one.logging is not other.logging and None not in (one.logging, other.logging)
+    )
+
+
+def _meet(one: Assertion, other: Assertion) -> bool:
+    """Whether both speak of a flag."""
+    return (one.api is not None and other.api is not None) or (one.logging is not None and other.logging is not None)
 
 
 def _says(assertion: Assertion) -> tuple[str, str | None, bool | None, bool | None]:

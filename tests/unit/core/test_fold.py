@@ -362,3 +362,35 @@ def test_equal_observations_are_thinned_out(every: int) -> None:
     assert len(timeline.assertions) < 90
     (window,), (whole,) = timeline.windows, Timeline(all_of_them).windows
     assert bounds_of(window) == bounds_of(whole)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_polled_in_turn_is_thinned_out_too(seed: int) -> None:
+    """Polls, answers and canaries in turn, some late, among events: the windows stay as if nothing were thinned."""
+    rng = random.Random(seed)
+    switches = sorted(rng.sample(range(30_000), rng.randint(0, 6)))
+    arriving: list[tuple[float, Assertion]] = []
+    for n in range(400):
+        moment = n * 60 + rng.randint(0, 40)
+        on = sum(each <= moment for each in switches) % 2 == 0
+        kind = rng.choice(["settings_poll", "feed_answer", "canary"])
+        if kind != "canary" or on:
+            said = poll(f"p{n:03d}", moment, on=on, kind=kind, lasted=rng.choice([0, 0, 30]))
+            arriving.append((moment + (rng.randint(0, 3000) if rng.random() < 0.1 else 0), said))
+    for number, moment in enumerate(switches):
+        if rng.random() < 0.5:
+            arriving.append((moment + rng.randint(0, 2000), say(f"s{number}", moment, api=number % 2 == 1)))
+    timeline = Timeline()
+    thinned = 0
+    everything = [each for _, each in sorted(arriving, key=lambda each: (each[0], each[1].input_id))]
+    for each in everything:
+        if timeline.is_idle(each):
+            timeline.append(each)
+        else:
+            timeline.put([each])
+        thinned += len(timeline.thin(each))
+    whole = Timeline(everything).windows
+    assert [bounds_of(window) for window in timeline.windows] == [bounds_of(window) for window in whole]
+    again = Timeline(timeline.assertions).windows
+    assert [bounds_of(window) for window in again] == [bounds_of(window) for window in whole]
+    assert thinned > 100
