@@ -15,6 +15,7 @@ from auditgap.adapters.avro import Encoder, SchemaIds
 from auditgap.adapters.cloudevents import Headers
 from auditgap.core import times
 from auditgap.core.inputs import SETTINGS_TYPE, Rejection, key_of, read_activity
+from auditgap.core.observations import read_observation
 
 ORDINARY: Final = "claude_chat_viewed"
 
@@ -61,6 +62,14 @@ def wire(shape: Record, feed_id: str | None = "feed_1", partition: int = -1) -> 
     assert not isinstance(activity, Rejection), activity
     key = key_of(activity.subject).encode()
     return Wire(key, ENCODER.activity(activity), cloudevents.of_activity(activity), partition)
+
+
+def observed(organization: str | None, kind: str, result: str, at: int, **more: Any) -> Wire:
+    """Put what a collector saw on the wire as `auditgap publish --observations` does; `at` is microseconds."""
+    shape = {"kind": kind, "result": result, "observed_at": times.text_of(at), "organization_id": organization, **more}
+    seen = read_observation(shape)
+    assert not isinstance(seen, Rejection), seen
+    return Wire(key_of(seen.subject).encode(), ENCODER.observation(seen), cloudevents.of_observation(seen))
 
 
 def ago(seconds: float) -> int:
