@@ -158,6 +158,16 @@ def claims(headers: Headers | None) -> Claims | None:
         return None
 
 
+def subject_in(headers: Headers | None) -> str | None:
+    """Read which organization or feed a record's headers say that it is about; None where they do not."""
+    subject = dict(headers or []).get("ce_subject")
+    try:
+        text = subject.decode("utf-8", "surrogatepass") if subject else None
+    except UnicodeDecodeError:
+        return None
+    return None if text == DEFAULTS_SUBJECT else text
+
+
 Layout = tuple[int, int, int, int]
 """Where `ce_type`, `ce_id`, `ce_time` and `ce_subject` stand in a record's headers."""
 

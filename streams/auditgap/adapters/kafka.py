@@ -162,6 +162,31 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
     ]
 
 
+def input_topics(settings: Settings) -> dict[str, str]:
+    """Name the topics that the worker reads, by what they are: the activities, then the others.
+
+    Of records that were appended at the same time those of an earlier topic count first.
+    """
+    topics = settings.topics
+    return {
+        "activity": topics.activity,
+        "policy": topics.policy,
+        "observation": topics.observation,
+        "mailbox": settings.worker.mailbox,
+    }
+
+
+def dead_letters_of(settings: Settings) -> dict[str, str]:
+    """Name the topic for the dead letters of each input topic."""
+    topics, worker = settings.topics, settings.worker
+    return {
+        topics.activity: topics.activity_dlq,
+        topics.policy: topics.policy_dlq,
+        topics.observation: topics.observation_dlq,
+        worker.mailbox: worker.mailbox_dlq,
+    }
+
+
 def apply_topics(settings: Settings, log: Log) -> bool:
     """Create what is missing and set what differs; True if anything was changed. Partitions are never reduced."""
     servers = settings.kafka.bootstrap_servers

@@ -35,6 +35,14 @@ def split_key(key: str) -> tuple[str, str]:
     return rest[: int(length)], rest[int(length) :]
 
 
+def split_policy_key(key: str) -> tuple[str | None, int] | None:
+    """Take the key of a version of a policy apart: whose (None: the defaults), and which; None for another key."""
+    if not key.startswith(_POLICY):
+        return None
+    organization_id, version = json.loads(key.removeprefix(_POLICY))
+    return organization_id, version
+
+
 def everywhere(_: str) -> bool:
     """Say that every subject is at home here: for whoever has but one shard."""
     return True
