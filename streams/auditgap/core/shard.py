@@ -1,21 +1,27 @@
 """Everything that one partition holds, and what each input makes of it: the worker, the backtest and the tests use it.
 
-A shard has a ledger for each subject (organization or feed) of its partition, and what all of them share: the policies
-and the clock. Each method takes one input with the broker's append time of its record, and gives what is to be
-published because of it, and messages for other partitions. Nothing here reads a clock. Times are microseconds.
+A shard has a ledger for each subject (organization or feed) of its partition, and what all of them share: the
+policies, the clock, and the desk for triage. Each method takes one input with the broker's append time of its record,
+and gives what is to be published because of it, and messages for other partitions. Nothing here reads a clock. Times
+are microseconds.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
-from auditgap.core import intake, policy, times
-from auditgap.core.inputs import FEED_SUBJECT_PREFIX, Activity, Rejection
+from auditgap.core import desk, intake, policy, times
+from auditgap.core.desk import Desk
+from auditgap.core.indicators import DAY
+from auditgap.core.inputs import FEED_SUBJECT_PREFIX, Activity, Rejection, is_settings
 from auditgap.core.intake import APPLIED, REPEAT, Mail, Outcome
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
 from auditgap.core.records import Emission
+from auditgap.core.triage import TRIAGE_TYPES
 
 _POLICY: Final = "@policy"
 _CLOCK: Final = "@clock"
@@ -47,7 +53,7 @@ class Shard:
     ledgers share.
     """
 
-    __slots__ = ("_changed", "clock", "is_home", "ledgers", "policies", "touched")
+    __slots__ = ("_changed", "clock", "desk", "is_home", "ledgers", "policies", "touched")
 
     def __init__(self, is_home: Callable[[str], bool] = everywhere) -> None:
         self.is_home = is_home
@@ -55,6 +61,7 @@ class Shard:
         self.policies: dict[str | None, tuple[Policy, ...]] = {}
         self.touched: set[Ledger] = set()
         self.clock = 0
+        self.desk = Desk()
         self._changed: dict[str, bytes | None] = {}
 
     def ledger(self, subject: str) -> Ledger:
@@ -71,13 +78,22 @@ class Shard:
         """Take in one activity; revisions that follow are stamped `produced_at`."""
         ledger = self.ledger(activity.subject)
         self.touched.add(ledger)
-        return intake.take(self.ledgers, activity, append_time, produced_at)
+        outcome = intake.take(self.ledgers, activity, append_time, produced_at)
+        if outcome.repeat:
+            return outcome
+        if is_settings(activity):
+            mail = self.desk.disabled(ledger, activity.id)
+            return self._followed(ledger, outcome, produced_at, mail, event=True)
+        if outcome.rejection is None and activity.type in TRIAGE_TYPES and (letters := self.desk.activity(activity)):
+            return replace(outcome, mail=letters)
+        return outcome
 
     def observation(self, seen: Observation, append_time: int, produced_at: int) -> Outcome:
         """Take in what a collector saw."""
         ledger = self.ledger(seen.subject)
         self.touched.add(ledger)
-        return intake.observe(self.ledgers, seen, append_time, produced_at)
+        outcome = intake.observe(self.ledgers, seen, append_time, produced_at)
+        return self._followed(ledger, outcome, produced_at)
 
     def policy(self, version: Policy, produced_at: int) -> Outcome:
         """Take in a version of the policy; its append time is its own."""
@@ -96,17 +112,37 @@ class Shard:
         for ledger in concerned:
             self.touched.add(ledger)
             ledger.govern(self._policies_of(ledger.subject))
-            emissions += ledger.settle(produced_at)
+            out = ledger.settle(produced_at)
+            emissions += [*out, *self.desk.follow(ledger, out, produced_at)]
         return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def post(self, mail: Mail, append_time: int, produced_at: int) -> Outcome:  # noqa: ARG002
         """Take in a message of another shard, or of this one. Raises ValueError for a kind that is not known."""
-        raise ValueError(f"mail of kind {mail.kind!r} was written by a newer version")
+
+        def ledger_of(subject: str) -> Ledger:
+            ledger = self.ledger(subject)
+            self.touched.add(ledger)
+            return ledger
+
+        emissions, letters = self.desk.post(mail, ledger_of, produced_at)
+        return Outcome(tuple(emissions), mail=tuple(letters)) if emissions or letters else APPLIED
+
+    def deliver(self, outcome: Outcome, append_time: int, produced_at: int) -> Outcome:
+        """Post the mail of an outcome here, and what follows from it, until none is left: for who has but one shard."""
+        emissions, waiting = [*outcome.emissions], deque(outcome.mail)
+        while waiting:
+            then = self.post(waiting.popleft(), append_time, produced_at)
+            emissions += then.emissions
+            waiting += then.mail
+        return replace(outcome, emissions=tuple(emissions), mail=()) if outcome.mail else outcome
 
     def tick(self, moment: int, produced_at: int) -> Outcome:  # noqa: ARG002
         """Let time go on: it is now at least `moment`, the append time of the tick."""
+        before = self.clock
         self.clock = max(self.clock, min(moment, self.clock + TICK_LIMIT if self.clock else moment))
         self._changed[_CLOCK] = str(self.clock).encode()
+        if self.clock // DAY > before // DAY:
+            self.desk.forget(self.clock)
         return APPLIED
 
     def refused(
@@ -121,7 +157,18 @@ class Shard:
         """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
         for ledger in self.touched:
             if ledger.stale:
-                yield from ledger.settle(produced_at)
+                out = ledger.settle(produced_at)
+                yield from out
+                yield from self.desk.follow(ledger, out, produced_at)
+            yield from self.desk.settle(ledger, produced_at)
+
+    def _followed(
+        self, ledger: Ledger, outcome: Outcome, produced_at: int, mail: Iterable[Mail] = (), *, event: bool = False
+    ) -> Outcome:
+        """Add what triage makes of an outcome, and its mail."""
+        more = self.desk.follow(ledger, outcome.emissions, produced_at, event=event)
+        letters = tuple(mail)
+        return replace(outcome, emissions=(*outcome.emissions, *more), mail=letters) if more or letters else outcome
 
     def _named(self, subject: str) -> Iterable[Ledger]:
         ledger = self.ledgers.get(subject)
@@ -137,6 +184,7 @@ class Shard:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
         yield from self._changed.items()
         self._changed.clear()
+        yield from self.desk.changes()
         for ledger in self.touched:
             prefix = f"{len(ledger.subject)}:{ledger.subject}"
             for key, value in ledger.changes():
@@ -149,6 +197,8 @@ class Shard:
         shard = cls(is_home)
         by_subject: dict[str, dict[str, bytes]] = {}
         policies = []
+        at_desk = {key: value for key, value in records.items() if key.startswith(desk.PREFIXES)}
+        shard.desk = Desk.restore(at_desk)
         for key, value in records.items():
             if key.startswith(_POLICY):
                 shape = json.loads(value)
@@ -158,7 +208,7 @@ class Shard:
                 policies.append(version)
             elif key == _CLOCK:
                 shard.clock = int(value)
-            else:
+            elif key not in at_desk:
                 subject, name = split_key(key)
                 by_subject.setdefault(subject, {})[name] = value
         for version in sorted(policies, key=lambda each: each.version):
