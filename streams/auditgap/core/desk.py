@@ -57,16 +57,17 @@ OffKey = tuple[str, str]
 class _Folder:
     """What belongs to one subject: inquiries by the "off" they are about, reviews by gap, and what those are fed.
 
-    `stale` names the gaps whose review changed since it was last told; `first` is when its record begins, as far as
-    the inquiries were told.
+    `untold` and `stale` name the inquiries, and the gaps, of which something changed since `settle`; `first` is when
+    the subject's record begins, as the inquiries were last told.
     """
 
-    __slots__ = ("first", "inquiries", "memory", "reviews", "stale")
+    __slots__ = ("first", "inquiries", "memory", "reviews", "stale", "untold")
 
     def __init__(self) -> None:
         self.inquiries: dict[OffKey, Inquiry] = {}
         self.reviews: dict[str, Review] = {}
         self.memory = Shelf()
+        self.untold: set[OffKey] = set()
         self.stale: set[str] = set()
         self.first: int | None = None
 
@@ -74,7 +75,7 @@ class _Folder:
 class Desk:
     """See the module. `forgotten` is until when trails may have been forgotten: 0 if none was.
 
-    Emissions are stamped `produced_at`; all times are microseconds.
+    Inputs only leave notes: what they change is published by `settle`, once for all of a batch.
     """
 
     __slots__ = ("_changed", "_folders", "forgotten", "trails")
@@ -88,7 +89,7 @@ class Desk:
     # --- inputs -----------------------------------------------------------------------------------------------------
 
     def activity(self, activity: Activity) -> tuple[Mail, ...]:
-        """Take in an admitted activity of TRIAGE_TYPES; `settle` publishes what it changes. Give what to send."""
+        """Take in an admitted activity of TRIAGE_TYPES. Give what to send."""
         entry = triage.review_entry(activity)
         if entry is not None:
             self._remember(activity.subject, entry)
@@ -112,49 +113,47 @@ class Desk:
         while len(folder.inquiries) > INQUIRIES:
             oldest = min(folder.inquiries, key=lambda key: (folder.inquiries[key].at, key))
             del folder.inquiries[oldest]
+            folder.untold.discard(oldest)
             self._changed[_INQUIRY + _compact([ledger.subject, *oldest])] = None
+        folder.untold |= folder.inquiries.keys()
         return mail
 
-    def post(
-        self, mail: Mail, ledger_of: Callable[[str], Ledger], produced_at: int
-    ) -> tuple[list[Emission], list[Mail]]:
-        """Take a message in. Raises ValueError for a kind that is not known."""
+    def post(self, mail: Mail) -> tuple[Mail, ...]:
+        """Take a message in. Give what to send. Raises ValueError for a kind that is not known."""
         match mail.kind:
             case "trail":
-                return [], _answers(self._trail(mail.key).take(Part.from_dict(mail.body)))
+                return _answers(self._trail(mail.key).take(Part.from_dict(mail.body)))
             case "query":
-                return [], _answers([self._trail(mail.key).ask(Query.from_dict(mail.body))])
+                return _answers([self._trail(mail.key).ask(Query.from_dict(mail.body))])
             case "answer":
-                answer = Answer.from_dict(mail.body)
-                return self._answered(ledger_of(answer.query.subject), answer, produced_at)
+                return self._answered(Answer.from_dict(mail.body))
             case _:
                 raise ValueError(f"mail of kind {mail.kind!r} was written by a newer version")
 
-    def follow(
-        self, ledger: Ledger, emissions: Iterable[Emission], produced_at: int, *, event: bool = False
-    ) -> list[Emission]:
-        """Let inquiries and reviews follow the gaps that were published; those of an event may not have changed."""
+    def follow(self, ledger: Ledger, emissions: Iterable[Emission]) -> None:
+        """Let inquiries and reviews follow the gaps that were published."""
         gaps = [each for each in emissions if isinstance(each, Gap)]
-        if not gaps and not event:
-            return []
-        folder = self._folder(ledger.subject)
-        # One that takes another's place takes over what the other's review knows: before that is dropped.
-        gaps.sort(key=lambda gap: gap.state != "CLOSED")
-        out = [each for gap in gaps for each in self._follow_close(ledger, folder, gap, produced_at)]
-        return out + self._tell_all(ledger, folder, produced_at)
+        if gaps:
+            folder = self._folder(ledger.subject)
+            folder.untold |= folder.inquiries.keys()
+            # One that takes another's place takes over what the other's review knows: before that is dropped.
+            for gap in sorted(gaps, key=lambda gap: gap.state != "CLOSED"):
+                self._follow_close(folder, gap)
 
-    def settle(self, ledger: Ledger, produced_at: int) -> list[Emission]:
-        """Publish what ordinary activities changed since."""
+    def settle(self, ledger: Ledger, produced_at: int) -> Iterator[Emission]:
+        """Publish what changed of a subject's alerts since, stamped `produced_at`."""
         folder = self._folders.get(ledger.subject)
         if folder is None:
-            return []
-        out: list[Emission] = []
+            return
+        if folder.inquiries and (first := _first_record(ledger)) != folder.first:
+            folder.first = first
+            folder.untold |= folder.inquiries.keys()
+        for key in sorted(folder.untold):
+            yield from _tell_inquiry(ledger, key, folder.inquiries[key], folder.first, produced_at)
+        folder.untold.clear()
         for gap_id in sorted(folder.stale):
-            out += _tell_review(ledger, ledger.gaps[gap_id], folder.reviews[gap_id], produced_at)
+            yield from _tell_review(ledger, gap_id, folder.reviews.get(gap_id), produced_at)
         folder.stale.clear()
-        if folder.inquiries and _first_record(ledger) != folder.first:
-            out += self._tell_all(ledger, folder, produced_at)
-        return out
 
     def forget(self, moment: int) -> None:
         """Forget the trails that cannot matter any more at that time."""
@@ -175,23 +174,18 @@ class Desk:
         self._changed[_TRAIL + key] = trail.to_dict
         return trail
 
-    def _answered(self, ledger: Ledger, answer: Answer, produced_at: int) -> tuple[list[Emission], list[Mail]]:
-        folder = self._folder(ledger.subject)
+    def _answered(self, answer: Answer) -> tuple[Mail, ...]:
+        folder = self._folder(answer.query.subject)
         for key, inquiry in folder.inquiries.items():
             if inquiry.id == answer.query.inquiry_id:
-                mail = _queries(inquiry.take(answer))
+                queries = inquiry.take(answer)
                 self._keep_inquiry(key, inquiry)
-                return _tell_inquiry(ledger, key, inquiry, _first_record(ledger), produced_at), mail
-        return [], []
+                folder.untold.add(key)
+                return _queries(queries)
+        return ()
 
     def _keep_inquiry(self, key: OffKey, inquiry: Inquiry) -> None:
         self._changed[_INQUIRY + _compact([inquiry.subject, *key])] = inquiry.to_dict
-
-    def _tell_all(self, ledger: Ledger, folder: _Folder, produced_at: int) -> list[Emission]:
-        folder.first = _first_record(ledger)
-        inquiries = folder.inquiries.items()
-        told = (_tell_inquiry(ledger, key, each, folder.first, produced_at) for key, each in inquiries)
-        return [each for out in told for each in out]
 
     # --- reviews ----------------------------------------------------------------------------------------------------
 
@@ -204,24 +198,24 @@ class Desk:
                 folder.stale.add(gap_id)
                 self._keep_review(subject, gap_id, review)
 
-    def _follow_close(self, ledger: Ledger, folder: _Folder, gap: Gap, produced_at: int) -> list[Emission]:
-        """Let the review of a gap be about its close as it now is, or take it back where there is none."""
+    def _follow_close(self, folder: _Folder, gap: Gap) -> None:
+        """Let the review of a gap be about its close as it now is; there is none where it has none."""
         before = folder.reviews.get(gap.gap_id)
         if gap.state != "CLOSED" or gap.closed_at is None or gap.organization_id is None:
             if before is not None:
-                self._end_review(ledger.subject, folder, gap.gap_id)
-            return ledger.withdraw(REVIEW, (gap.gap_id,), produced_at)
+                self._end_review(gap.subject, folder, gap.gap_id)
+            folder.stale.add(gap.gap_id)
+            return
         if before is None or before.closed_at != gap.closed_at:
             review = _begun(folder, gap.closed_at)
             if review is None:
-                return []
+                return
             folder.reviews[gap.gap_id] = review
-            self._keep_review(ledger.subject, gap.gap_id, review)
-            while len(folder.reviews) > REVIEWS:
-                oldest = min(folder.reviews, key=lambda gap_id: (folder.reviews[gap_id].closed_at, gap_id))
-                self._end_review(ledger.subject, folder, oldest)
-        review = folder.reviews.get(gap.gap_id)
-        return [] if review is None else _tell_review(ledger, gap, review, produced_at)
+            self._keep_review(gap.subject, gap.gap_id, review)
+        folder.stale.add(gap.gap_id)
+        while len(folder.reviews) > REVIEWS:
+            oldest = min(folder.reviews, key=lambda gap_id: (folder.reviews[gap_id].closed_at, gap_id))
+            self._end_review(gap.subject, folder, oldest)
 
     def _keep_review(self, subject: str, gap_id: str, review: Review) -> None:
         self._changed[_REVIEW + _compact([subject, gap_id])] = review.to_dict
@@ -267,12 +261,12 @@ class Desk:
         return desk
 
 
-def _queries(queries: Iterable[Query]) -> list[Mail]:
-    return [Mail(query.key, "query", query.to_dict()) for query in queries]
+def _queries(queries: Iterable[Query]) -> tuple[Mail, ...]:
+    return tuple(Mail(query.key, "query", query.to_dict()) for query in queries)
 
 
-def _answers(answers: Iterable[Answer]) -> list[Mail]:
-    return [Mail(key_of(answer.query.subject), "answer", answer.to_dict()) for answer in answers]
+def _answers(answers: Iterable[Answer]) -> tuple[Mail, ...]:
+    return tuple(Mail(key_of(answer.query.subject), "answer", answer.to_dict()) for answer in answers)
 
 
 def _tell_inquiry(ledger: Ledger, key: OffKey, inquiry: Inquiry, first: int | None, produced_at: int) -> list[Emission]:
@@ -288,7 +282,7 @@ def _tell_inquiry(ledger: Ledger, key: OffKey, inquiry: Inquiry, first: int | No
     if window is None or not _is_first(off, window):
         return ledger.withdraw(INDICATORS, key, produced_at)
     gap = ledger.gaps.get(window.gap_id)
-    if gap is None:  # not published yet: it is told then
+    if gap is None:  # it came with an activity, and is published only when the ledger settles: then it is told
         return []
     finding = inquiry.finding(_known_from(ledger, window, first))
     if inquiry.pending:
@@ -304,7 +298,7 @@ def _tell_inquiry(ledger: Ledger, key: OffKey, inquiry: Inquiry, first: int | No
         detected_at=off.append_time,
         occurred_at=off.ends if off.exact else None,
         actor=off.actor,
-        evidence=(off.input_id, *dict.fromkeys(each.id for each in finding.evidence)),
+        evidence=(off.input_id, *inquiry.ids(finding)),
         sentence=f"{who}, who switched it off {'at' if off.exact else 'by'} {times.text_of(off.ends)}: "
         f"{finding.summary}",
         severity=None if finding.verdict == FOUND else Severity.INFORMATIONAL,
@@ -342,7 +336,8 @@ def _begun(folder: _Folder, closed_at: int) -> Review | None:
     review = Review(closed_at)
     floor, others = folder.memory.floor, folder.reviews.values()
     if floor is not None and floor.at >= closed_at:
-        review.lost = not any(each.whole and each.closed_at <= closed_at and floor.at <= each.until for each in others)
+        reached = min(floor.at, review.until)
+        review.lost = not any(each.whole and each.closed_at <= closed_at and reached <= each.until for each in others)
         if review.lost and floor.at > review.until:
             return None
     known = {*folder.memory.entries, *([floor] if floor is not None else ())}
@@ -351,16 +346,17 @@ def _begun(folder: _Folder, closed_at: int) -> Review | None:
     return review
 
 
-def _tell_review(ledger: Ledger, gap: Gap, review: Review, produced_at: int) -> list[Emission]:
-    """Publish what a review counts, if that changed."""
-    content = review.content()
+def _tell_review(ledger: Ledger, gap_id: str, review: Review | None, produced_at: int) -> list[Emission]:
+    """Publish what a review counts, if that changed; without a review, or anything in it, there is no alert."""
+    content = None if review is None else review.content()
     if content is None:
-        return ledger.withdraw(REVIEW, (gap.gap_id,), produced_at)
+        return ledger.withdraw(REVIEW, (gap_id,), produced_at)
+    gap = ledger.gaps[gap_id]
     # Where there are more than are counted the last one goes on changing: it is no news.
     ids = [each for part in content.categories for each in (part.first_id, None if part.more else part.last_id)]
     return ledger.derive(
         REVIEW,
-        (gap.gap_id,),
+        (gap_id,),
         produced_at,
         gap=gap,
         detected_at=max(gap.first_evidence_at, content.closed_at),

@@ -81,19 +81,21 @@ class Shard:
         outcome = intake.take(self.ledgers, activity, append_time, produced_at)
         if outcome.repeat:
             return outcome
+        self.desk.follow(ledger, outcome.emissions)
+        mail: tuple[Mail, ...] = ()
         if is_settings(activity):
             mail = self.desk.disabled(ledger, activity.id)
-            return self._followed(ledger, outcome, produced_at, mail, event=True)
-        if outcome.rejection is None and activity.type in TRIAGE_TYPES and (letters := self.desk.activity(activity)):
-            return replace(outcome, mail=letters)
-        return outcome
+        elif outcome.rejection is None and activity.type in TRIAGE_TYPES:
+            mail = self.desk.activity(activity)
+        return replace(outcome, mail=mail) if mail else outcome
 
     def observation(self, seen: Observation, append_time: int, produced_at: int) -> Outcome:
         """Take in what a collector saw."""
         ledger = self.ledger(seen.subject)
         self.touched.add(ledger)
         outcome = intake.observe(self.ledgers, seen, append_time, produced_at)
-        return self._followed(ledger, outcome, produced_at)
+        self.desk.follow(ledger, outcome.emissions)
+        return outcome
 
     def policy(self, version: Policy, produced_at: int) -> Outcome:
         """Take in a version of the policy; its append time is its own."""
@@ -113,19 +115,19 @@ class Shard:
             self.touched.add(ledger)
             ledger.govern(self._policies_of(ledger.subject))
             out = ledger.settle(produced_at)
-            emissions += [*out, *self.desk.follow(ledger, out, produced_at)]
+            self.desk.follow(ledger, out)
+            emissions += out
         return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def post(self, mail: Mail, append_time: int, produced_at: int) -> Outcome:  # noqa: ARG002
-        """Take in a message of another shard, or of this one. Raises ValueError for a kind that is not known."""
+        """Take in a message of another shard, or of this one. Raises ValueError for a kind that is not known.
 
-        def ledger_of(subject: str) -> Ledger:
-            ledger = self.ledger(subject)
-            self.touched.add(ledger)
-            return ledger
-
-        emissions, letters = self.desk.post(mail, ledger_of, produced_at)
-        return Outcome(tuple(emissions), mail=tuple(letters)) if emissions or letters else APPLIED
+        Alerts that follow from it are published by `settle`.
+        """
+        if mail.kind == "answer":
+            self.touched.add(self.ledger(mail.body["query"]["subject"]))
+        letters = self.desk.post(mail)
+        return Outcome(mail=letters) if letters else APPLIED
 
     def deliver(self, outcome: Outcome, append_time: int, produced_at: int) -> Outcome:
         """Post the mail of an outcome here, and what follows from it, until none is left: for who has but one shard."""
@@ -154,21 +156,13 @@ class Shard:
         return ledger.rejected(rejection, None, record_id, append_time, produced_at)
 
     def settle(self, produced_at: int) -> Iterator[Emission]:
-        """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
+        """Publish what ordinary activities and mail changed since: brackets, counts, triage, and alerts of them."""
         for ledger in self.touched:
             if ledger.stale:
                 out = ledger.settle(produced_at)
                 yield from out
-                yield from self.desk.follow(ledger, out, produced_at)
+                self.desk.follow(ledger, out)
             yield from self.desk.settle(ledger, produced_at)
-
-    def _followed(
-        self, ledger: Ledger, outcome: Outcome, produced_at: int, mail: Iterable[Mail] = (), *, event: bool = False
-    ) -> Outcome:
-        """Add what triage makes of an outcome, and its mail."""
-        more = self.desk.follow(ledger, outcome.emissions, produced_at, event=event)
-        letters = tuple(mail)
-        return replace(outcome, emissions=(*outcome.emissions, *more), mail=letters) if more or letters else outcome
 
     def _named(self, subject: str) -> Iterable[Ledger]:
         ledger = self.ledgers.get(subject)

@@ -515,7 +515,7 @@ class Inquiry:
     LISTED of each category.
     """
 
-    __slots__ = ("actor", "at", "feed_id", "heard", "id", "more", "sent", "shelves", "subject")
+    __slots__ = ("actor", "at", "feed_id", "first", "heard", "id", "more", "sent", "shelves", "subject")
 
     def __init__(self, name: str, subject: str, feed_id: str | None, actor: Actor, at: int) -> None:
         self.id = name
@@ -525,6 +525,7 @@ class Inquiry:
         self.at = at
         self.heard: dict[str, _Heard] = {}
         self.sent: set[str] = set()
+        self.first: dict[str, Entry] = {}
         self.shelves: dict[str, Shelf] = {}
         self.more: set[str] = set()
 
@@ -543,7 +544,9 @@ class Inquiry:
         self.more.update(answer.more)
         for entry in answer.entries:
             if (indicator := INDICATORS.get(entry.type)) is not None:
-                self.shelves.setdefault(indicator.category, Shelf()).add(entry, LISTED)
+                name = indicator.category
+                self.shelves.setdefault(name, Shelf()).add(entry, LISTED)
+                self.first[name] = min(self.first.get(name, entry), entry)
         return self._queries()
 
     def _queries(self) -> list[Query]:
@@ -596,6 +599,16 @@ class Inquiry:
             tuple(sorted(self.more | lost | full)),
         )
 
+    def ids(self, finding: Finding) -> tuple[str, ...]:
+        """Name the records of a finding for its alert, oldest first; of a category with more than is listed, the first.
+
+        The newest of so many go on changing: each would make another revision of the alert.
+        """
+        many = [self.first[name] for name in finding.more if name in self.first]
+        few = [each for each in finding.evidence if each.category not in finding.more]
+        known = sorted([*((entry.at, entry.id) for entry in many), *((each.at, each.id) for each in few)])
+        return tuple(dict.fromkeys(identifier for _, identifier in known))
+
     def _unchecked(self, reached: Mapping[str, str], known_from: int | None) -> Iterator[str]:
         if all(_is_address(identity) for identity in reached):
             yield "the actor is not known"
@@ -632,6 +645,7 @@ class Inquiry:
                 for name, heard in self.heard.items()
             },
             "sent": sorted(self.sent),
+            "first": {name: list(self.first[name]) for name in sorted(self.first)},
             "shelves": _shelves_to_dict(self.shelves),
             "more": sorted(self.more),
         }
@@ -643,6 +657,7 @@ class Inquiry:
         for name, heard in shape["heard"].items():
             inquiry.heard[name] = _Heard(dict(heard["links"]), set(heard["lost"]), heard["links_lost"])
         inquiry.sent = set(shape["sent"])
+        inquiry.first = {name: Entry(*entry) for name, entry in shape["first"].items()}
         inquiry.shelves = _shelves_from_dict(shape["shelves"])
         inquiry.more = set(shape["more"])
         return inquiry
