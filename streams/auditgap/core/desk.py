@@ -95,9 +95,9 @@ class Desk:
             self._remember(activity.subject, entry)
         return tuple(Mail(key, "trail", part.to_dict()) for key, part in triage.parts_of(activity).items())
 
-    def disabled(self, ledger: Ledger, input_id: str) -> list[Mail]:
+    def disabled(self, ledger: Ledger, input_id: str) -> tuple[Mail, ...]:
         """Begin the inquiries into the events of that id that say "off", unless they have begun. Give what to send."""
-        mail: list[Mail] = []
+        queries: list[Query] = []
         folder = self._folder(ledger.subject)
         for off in ledger.assertions.get(input_id, {}).values():
             if off.kind not in EVENTS or not off.says_off or not triage.identities_of(off.actor):
@@ -109,14 +109,14 @@ class Desk:
                 inquiry = Inquiry(name, ledger.subject, off.feed_id, off.actor, off.ends)
                 folder.inquiries[off.key] = inquiry
                 self._keep_inquiry(off.key, inquiry)
-                mail += _queries(inquiry.begin())
+                queries += inquiry.begin()
         while len(folder.inquiries) > INQUIRIES:
             oldest = min(folder.inquiries, key=lambda key: (folder.inquiries[key].at, key))
             del folder.inquiries[oldest]
             folder.untold.discard(oldest)
             self._changed[_INQUIRY + _compact([ledger.subject, *oldest])] = None
         folder.untold |= folder.inquiries.keys()
-        return mail
+        return _queries(queries)
 
     def post(self, mail: Mail) -> tuple[Mail, ...]:
         """Take a message in. Give what to send. Raises ValueError for a kind that is not known."""

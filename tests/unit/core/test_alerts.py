@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pytest
+from tests.support.shards import Shards
 from tests.unit.core.making import Run, act, alerts, at, setting
 
 from auditgap.core.alerts import ATTACK_IDS, KINDS
-from auditgap.core.inputs import Rejection
+from auditgap.core.inputs import Activity, Rejection
 from auditgap.core.intake import ledger_of
 from auditgap.core.ledger import ALERT_OF_REASON, Ledger
 from auditgap.core.policy import Rules, successor
@@ -36,6 +37,11 @@ def governed(run: Run, watcher_key: str) -> Run:
     return run
 
 
+def triaged(*activities: Activity) -> list[Emission]:
+    """Let a shard take activities in, and all mail that follows."""
+    return Shards().take(*activities).finish().out
+
+
 def refused(reason: str) -> list[Emission]:
     """Refuse a record that nobody could decode."""
     return Ledger("org_1").rejected(Rejection(reason, "why"), None, "compliance.activity/0/17", at(1), at(2))
@@ -53,6 +59,14 @@ EXAMPLES = {
     "logging_restored": Examples(
         lambda: Run().take(OFF, ON),
         lambda: Run().take(setting("off", 1, api=False), ON),
+    ),
+    "actor_compromise_indicators": Examples(
+        lambda: triaged(act("role", -60, kind="rbac_role_assigned"), OFF),
+        lambda: triaged(act("role", -60, kind="rbac_role_assigned"), ON),
+    ),
+    "post_gap_review": Examples(
+        lambda: triaged(OFF, ON, act("export", 60, kind="org_data_export_started")),
+        lambda: triaged(OFF, ON, act("chat", 60, kind="claude_chat_created")),
     ),
     "settings_change_unreadable": Examples(
         lambda: Run().take(setting("odd", 1, logging="off")),
@@ -113,7 +127,8 @@ def test_rows(row: object) -> None:
     assert kind.when
     assert all(kind.triage)
     assert kind.triage
-    assert kind.severity == (Severity.INFORMATIONAL if kind.name == "logging_restored" else Severity.CRITICAL)
+    others = {"logging_restored": Severity.INFORMATIONAL, "post_gap_review": Severity.HIGH}
+    assert kind.severity == others.get(kind.name, Severity.CRITICAL)
 
 
 def test_attack_ids() -> None:
