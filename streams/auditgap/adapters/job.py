@@ -49,6 +49,7 @@ from auditgap.core.ledger import Ledger
 from auditgap.core.ocsf import finding_of
 from auditgap.core.recent import CHUNK
 from auditgap.core.records import Emission, Gap, Status
+from auditgap.core.triage import TRIAGE_TYPES
 from auditgap.errors import BrokerError, WorkerStop
 from auditgap.metrics import Metrics
 
@@ -61,7 +62,7 @@ LONG_ID: Final = 0x80
 TYPE_ENDS: Final = 5 + 1 + 63 + 1 + len(MARK)
 """Where the type of a settings event has ended at the latest: prefix, id with its length, type with its length."""
 
-NEVER_SKIPPED: Final = ACCESS_TRANSPARENCY_TYPES | {SETTINGS_TYPE}
+NEVER_SKIPPED: Final = ACCESS_TRANSPARENCY_TYPES | TRIAGE_TYPES | {SETTINGS_TYPE}
 """Types whose body is always decoded."""
 
 EARLIEST_TEXT: Final = times.text_of(EARLIEST_TIME).encode()

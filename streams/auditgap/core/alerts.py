@@ -152,6 +152,30 @@ KINDS: Final = {
             ("Wait, and look at the vendor's status page: the feed is behind for everybody.",),
         ),
         AlertKind(
+            "actor_compromise_indicators",
+            Severity.CRITICAL,
+            "what the record says of who switched the feed off: FOUND; informational where it says nothing "
+            "(NONE_IN_RECORD) or cannot tell (NOT_CHECKED)",
+            (
+                "Read the records named as evidence, oldest first: did the actor's account fall before the feed went?",
+                "Where something was found: ask the actor by another way than their account; end their sessions, and "
+                "replace the credentials made since.",
+                "Where it could not be checked: look into the identity provider's own logs of the actor.",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "post_gap_review",
+            Severity.HIGH,
+            "keys, exports, roles, sharing or new members within 24 hours after a window closed, by anyone",
+            (
+                "Ask each actor named whether the changes were theirs, and meant.",
+                "Look for what they build on: a key, role or member that came in while nobody recorded.",
+                "Undo what nobody stands up for.",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
             "settings_change_unreadable",
             Severity.CRITICAL,
             "a settings event cannot be understood: the feed may be on or off",

@@ -1166,6 +1166,49 @@ class Ledger:
             dedup_key=f"{kind}:{gap.incident_id if gap else self.subject}",
         )
 
+    def derive(  # noqa: PLR0913 - they are the fields of an alert
+        self,
+        kind: str,
+        identity: tuple[str, ...],
+        produced_at: int,
+        *,
+        gap: Gap,
+        detected_at: int,
+        occurred_at: int | None,
+        actor: Actor,
+        evidence: tuple[str, ...],
+        sentence: str,
+        severity: Severity | None = None,
+        resolved: bool = False,
+    ) -> list[Emission]:
+        """Publish an alert about a gap that follows from more than the gap, if it is new or says something else.
+
+        `severity` is given where it is not that of its kind. Raises KeyError for a kind that is not in the table.
+        """
+        alert = self._alert(
+            kind,
+            identity,
+            detected_at,
+            occurred_at=occurred_at,
+            actor=actor,
+            feed_id=gap.feed_id,
+            evidence=evidence,
+            gap=gap,
+            resolved=resolved,
+            summary=f"{self.name}: {sentence}",
+        )
+        return list(self._derived(alert if severity is None else replace(alert, severity=severity), produced_at))
+
+    def withdraw(self, kind: str, identity: tuple[str, ...], produced_at: int) -> list[Emission]:
+        """Take back an alert that `derive` published, where it stands."""
+        standing = self.standing(kind, identity)
+        return [] if standing is None else [self._record(replace(standing, status="WITHDRAWN"), produced_at)]
+
+    def standing(self, kind: str, identity: tuple[str, ...]) -> Alert | None:
+        """Find the latest revision of an alert; None where it was never published, or was taken back."""
+        alert = self.alerts.get(self._alert_id(kind, *identity))
+        return None if alert is None or alert.status == "WITHDRAWN" else alert
+
     def _derived(self, alert: Alert, produced_at: int) -> Iterator[Alert]:
         """Publish an alert if it is new or says something else than before."""
         if alert != self.alerts.get(alert.alert_id):

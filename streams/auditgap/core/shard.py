@@ -1,22 +1,28 @@
 """Everything that one partition holds, and what each input makes of it: the worker, the backtest and the tests use it.
 
-A shard has a ledger for each subject (organization or feed) of its partition, and what all of them share: the policies
-and the clock. Each method takes one input with the broker's append time of its record, and gives what is to be
-published because of it, and messages for other partitions. Nothing here reads a clock. Times are microseconds.
+A shard has a ledger for each subject (organization or feed) of its partition, and what all of them share: the
+policies, the clock, and the desk for triage. Each method takes one input with the broker's append time of its record,
+and gives what is to be published because of it, and messages for other partitions. Nothing here reads a clock. Times
+are microseconds.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Final
 
-from auditgap.core import intake, policy, times
-from auditgap.core.inputs import FEED_SUBJECT_PREFIX, Activity, Rejection
+from auditgap.core import desk, intake, policy, times
+from auditgap.core.desk import Desk
+from auditgap.core.indicators import DAY
+from auditgap.core.inputs import FEED_SUBJECT_PREFIX, Activity, Rejection, is_settings
 from auditgap.core.intake import APPLIED, REPEAT, Mail, Outcome
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
 from auditgap.core.records import Emission
+from auditgap.core.triage import TRIAGE_TYPES
 
 _POLICY: Final = "@policy"
 _CLOCK: Final = "@clock"
@@ -57,7 +63,7 @@ class Shard:
     ledgers share.
     """
 
-    __slots__ = ("_awake", "_changed", "_due", "clock", "is_home", "ledgers", "policies", "touched")
+    __slots__ = ("_awake", "_changed", "_due", "clock", "desk", "is_home", "ledgers", "policies", "touched")
 
     def __init__(self, is_home: Callable[[str], bool] = everywhere) -> None:
         self.is_home = is_home
@@ -67,6 +73,7 @@ class Shard:
         self.clock = 0
         self._awake: set[Ledger] = set()
         self._due: list[tuple[int, str]] = []
+        self.desk = Desk()
         self._changed: dict[str, bytes | None] = {}
 
     def ledger(self, subject: str) -> Ledger:
@@ -83,13 +90,24 @@ class Shard:
         """Take in one activity; revisions that follow are stamped `produced_at`."""
         ledger = self.ledger(activity.subject)
         self.touched.add(ledger)
-        return intake.take(self.ledgers, activity, append_time, produced_at)
+        outcome = intake.take(self.ledgers, activity, append_time, produced_at)
+        if outcome.repeat:
+            return outcome
+        self.desk.follow(ledger, outcome.emissions)
+        mail: tuple[Mail, ...] = ()
+        if is_settings(activity):
+            mail = self.desk.disabled(ledger, activity.id)
+        elif outcome.rejection is None and activity.type in TRIAGE_TYPES:
+            mail = self.desk.activity(activity)
+        return replace(outcome, mail=mail) if mail else outcome
 
     def observation(self, seen: Observation, append_time: int, produced_at: int) -> Outcome:
         """Take in what a collector saw."""
         ledger = self.ledger(seen.subject)
         self.touched.add(ledger)
-        return intake.observe(self.ledgers, seen, append_time, produced_at)
+        outcome = intake.observe(self.ledgers, seen, append_time, produced_at)
+        self.desk.follow(ledger, outcome.emissions)
+        return outcome
 
     def policy(self, version: Policy, produced_at: int) -> Outcome:
         """Take in a version of the policy; its append time is its own."""
@@ -108,18 +126,36 @@ class Shard:
         for ledger in concerned:
             self.touched.add(ledger)
             ledger.govern(self._policies_of(ledger.subject))
-            emissions += ledger.settle(produced_at)
-            # The defaults concern everybody: it is said where it matters, and once.
+            out = ledger.settle(produced_at)
+            self.desk.follow(ledger, out)
+            emissions += out
+            # The defaults concern everybody: it is said where it matters.
             if version.organization_id is not None or ledger.open:
                 emissions += ledger.policy_changed(version, chain[-1] if chain else None, produced_at)
         return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def post(self, mail: Mail, append_time: int, produced_at: int) -> Outcome:  # noqa: ARG002
-        """Take in a message of another shard, or of this one. Raises ValueError for a kind that is not known."""
-        raise ValueError(f"mail of kind {mail.kind!r} was written by a newer version")
+        """Take in a message of another shard, or of this one. Raises ValueError for a kind that is not known.
+
+        Alerts that follow from it are published by `settle`.
+        """
+        if mail.kind == "answer":
+            self.touched.add(self.ledger(mail.body["query"]["subject"]))
+        letters = self.desk.post(mail)
+        return Outcome(mail=letters) if letters else APPLIED
+
+    def deliver(self, outcome: Outcome, append_time: int, produced_at: int) -> Outcome:
+        """Post the mail of an outcome here, and what follows from it, until none is left: for who has but one shard."""
+        emissions, waiting = [*outcome.emissions], deque(outcome.mail)
+        while waiting:
+            then = self.post(waiting.popleft(), append_time, produced_at)
+            emissions += then.emissions
+            waiting += then.mail
+        return replace(outcome, emissions=tuple(emissions), mail=()) if outcome.mail else outcome
 
     def tick(self, moment: int, produced_at: int) -> Outcome:
         """Let time go on: it is now at least `moment`, the append time of the tick."""
+        before = self.clock
         self.clock = max(self.clock, min(moment, self.clock + TICK_LIMIT if self.clock else moment))
         self._changed[_CLOCK] = str(self.clock).encode()
         emissions: list[Emission] = []
@@ -133,6 +169,8 @@ class Shard:
             if due is not None:
                 heappush(self._due, (max(due, self.clock + 1), ledger.subject))
         self._awake.clear()
+        if self.clock // DAY > before // DAY:
+            self.desk.forget(self.clock)
         return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def refused(
@@ -144,10 +182,13 @@ class Shard:
         return ledger.rejected(rejection, None, record_id, append_time, produced_at)
 
     def settle(self, produced_at: int) -> Iterator[Emission]:
-        """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
+        """Publish what ordinary activities and mail changed since: brackets, counts, triage, and alerts of them."""
         for ledger in self.touched:
             if ledger.stale:
-                yield from ledger.settle(produced_at)
+                out = ledger.settle(produced_at)
+                yield from out
+                self.desk.follow(ledger, out)
+            yield from self.desk.settle(ledger, produced_at)
 
     def _named(self, subject: str) -> Iterable[Ledger]:
         ledger = self.ledgers.get(subject)
@@ -163,6 +204,7 @@ class Shard:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
         yield from self._changed.items()
         self._changed.clear()
+        yield from self.desk.changes()
         for ledger in self.touched:
             prefix = f"{len(ledger.subject)}:{ledger.subject}"
             for key, value in ledger.changes():
@@ -176,6 +218,8 @@ class Shard:
         shard = cls(is_home)
         by_subject: dict[str, dict[str, bytes]] = {}
         policies = []
+        at_desk = {key: value for key, value in records.items() if key.startswith(desk.PREFIXES)}
+        shard.desk = Desk.restore(at_desk)
         for key, value in records.items():
             if key.startswith(_POLICY):
                 shape = json.loads(value)
@@ -185,7 +229,7 @@ class Shard:
                 policies.append(version)
             elif key == _CLOCK:
                 shard.clock = int(value)
-            else:
+            elif key not in at_desk:
                 subject, name = split_key(key)
                 by_subject.setdefault(subject, {})[name] = value
         for version in sorted(policies, key=lambda each: each.version):

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pytest
+from tests.support.shards import Shards
 from tests.unit.core.making import Run, act, alerts, at, canary, caught_up, saw, setting
 
 from auditgap.core.alerts import ATTACK_IDS, KINDS
-from auditgap.core.inputs import Rejection
+from auditgap.core.inputs import Activity, Rejection
 from auditgap.core.intake import ledger_of
 from auditgap.core.ledger import ALERT_OF_REASON, Ledger
 from auditgap.core.policy import Actors, ChangeWindow, Rules, successor
@@ -35,6 +36,11 @@ def governed(run: Run, watcher_key: str) -> Run:
     rules = Rules(watcher_keys=(watcher_key,))
     ledger_of(run.ledgers, "org_1").govern((successor(None, "org_1", rules, "owner@example.com", at(0), None),))
     return run
+
+
+def triaged(*activities: Activity) -> list[Emission]:
+    """Let a shard take activities in, and all mail that follows."""
+    return Shards().take(*activities).finish().out
 
 
 def refused(reason: str) -> list[Emission]:
@@ -162,6 +168,14 @@ EXAMPLES = {
         lambda: Run().take(OFF, ON),
         lambda: Run().take(setting("off", 1, api=False), ON),
     ),
+    "actor_compromise_indicators": Examples(
+        lambda: triaged(act("role", -60, kind="rbac_role_assigned"), OFF),
+        lambda: triaged(act("role", -60, kind="rbac_role_assigned"), ON),
+    ),
+    "post_gap_review": Examples(
+        lambda: triaged(OFF, ON, act("export", 60, kind="org_data_export_started")),
+        lambda: triaged(OFF, ON, act("chat", 60, kind="claude_chat_created")),
+    ),
     "settings_change_unreadable": Examples(
         lambda: Run().take(setting("odd", 1, logging="off")),
         lambda: Run().take(setting("odd", 1, logging=None)),
@@ -188,7 +202,9 @@ EXAMPLES = {
 SEVERITIES = {
     **dict.fromkeys(("logging_restored", "gap_refined", "gap_withdrawn"), Severity.INFORMATIONAL),
     **dict.fromkeys(("gap_still_open", "feed_stalled", "feed_delayed"), Severity.MEDIUM),
-    **dict.fromkeys(("feed_suspected_off", "evidence_conflict", "policy_changed", "flapping"), Severity.HIGH),
+    **dict.fromkeys(
+        ("post_gap_review", "feed_suspected_off", "evidence_conflict", "policy_changed", "flapping"), Severity.HIGH
+    ),
 }
 """All others are critical."""
 
