@@ -20,6 +20,7 @@ from auditgap.core.inputs import (
     DEFAULT_FEED,
     FEED_SUBJECT_PREFIX,
     NOBODY,
+    OPERATOR,
     SETTINGS_TYPE,
     Activity,
     Actor,
@@ -176,13 +177,17 @@ class Ledger:
         """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
         return self._publish(produced_at) if self.stale else []
 
-    def settings_event(self, activity: Activity, append_time: int, produced_at: int) -> list[Emission] | None:
-        """Take in a readable settings event; None if it is a repeat."""
-        return self._assert(fold.of_settings_event(activity, append_time), produced_at)
+    def settings_event(
+        self, activity: Activity, append_time: int, produced_at: int, *, trusted: bool = True
+    ) -> list[Emission] | None:
+        """Take in a readable settings event; None if it is a repeat. Of one that is not `trusted` only "off" counts."""
+        return self._assert(fold.of_settings_event(activity, append_time, trusted=trusted), produced_at)
 
-    def observation(self, seen: Observation, append_time: int, produced_at: int) -> list[Emission] | None:
-        """Take in what a collector saw; None if it is a repeat."""
-        assertion = fold.of_observation(seen, append_time)
+    def observation(
+        self, seen: Observation, append_time: int, produced_at: int, *, trusted: bool = True
+    ) -> list[Emission] | None:
+        """Take in what a collector saw, as `settings_event` does."""
+        assertion = fold.of_observation(seen, append_time, trusted=trusted)
         return [] if assertion is None else self._assert(assertion, produced_at)
 
     def rejected(
@@ -264,8 +269,7 @@ class Ledger:
         copies = self.assertions.setdefault(assertion.input_id, {})
         content = assertion.key[1]
         known = copies.get(content)
-        # Of several copies the first one appended counts, so that the order in which they are read does not.
-        if known is not None and _first_seen(known) <= _first_seen(assertion):
+        if known is not None and (assertion := fold.merged(known, assertion)) == known:
             return None
         copies[content] = assertion
         self.touched.add(("a", chr(0).join(assertion.key)))
@@ -663,7 +667,7 @@ class Ledger:
     def _disabled(self, off: Assertion, gap: Gap) -> Alert:
         flags = ((off.api, "the Compliance API"), (off.logging, "the recording of activities"))
         what = " and ".join(name for value, name in flags if value is False)
-        how = f"switched off by {_who(off.actor)}" if off.kind in EVENTS else f"found off ({off.kind})"
+        how = _how(off, "off")
         opened_at = off.ends if off.exact else None
         allowed = verdict(self.policies, off.actor, off.ends)
         planned = change_window_for(self.policies, opened_at, opened_at, off.actor) if allowed == LISTED else None
@@ -700,10 +704,7 @@ class Ledger:
             evidence=tuple(each for each in ids if each),
             gap=gap,
             resolved=True,
-            summary=f"{self.name}: the feed is back, "
-            f"{f'switched on by {_who(closing.actor)}' if closing.kind in EVENTS else f'seen by {closing.kind}'}; "
-            f"{_state_of(gap)}; "
-            f"{_bracket_of(gap)}",
+            summary=f"{self.name}: the feed is back, {_how(closing, 'on')}; {_state_of(gap)}; {_bracket_of(gap)}",
         )
 
     @property
@@ -874,10 +875,6 @@ def _end(window: Window) -> int:
     return sys.maxsize if window.closed_at is None else window.closed_at
 
 
-def _first_seen(assertion: Assertion) -> tuple[int, str]:
-    return assertion.append_time, assertion.feed_id or ""
-
-
 def _facts_of(gap: Gap) -> tuple[str | int | None, ...]:
     """What the alert of an "off" says of its gap, and can change; the incident does only where the state does."""
     return gap.state, gap.opened_at, gap.opened_at_latest, gap.closed_at
@@ -904,6 +901,15 @@ def _bracket(texts: Mapping[str, Any]) -> Bracket:
         name: _entry(value) if isinstance(value, str) else value for name, value in texts.items()
     }
     return Bracket(**entries)
+
+
+def _how(assertion: Assertion, said: str) -> str:
+    """Say how it came to be off or on."""
+    if assertion.kind == OPERATOR:
+        return f"{said} by the word of {_who(assertion.actor)} ({assertion.reason})"
+    if assertion.kind in EVENTS:
+        return f"switched {said} by {_who(assertion.actor)}"
+    return f"found off ({assertion.kind})" if said == "off" else f"seen by {assertion.kind}"
 
 
 def _who(actor: Actor) -> str:

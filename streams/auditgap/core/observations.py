@@ -1,7 +1,8 @@
 """What a collector saw for itself: answers of the API, its own footprint in the feed, and that it lives at all.
 
 An observation is evidence about one subject, the organization it names or else its feed. It never says when a flag
-changed, only that it was on or off at some moment between two times.
+changed, only that it was on or off at some moment between two times. An operator's statement comes the same way, but
+says when: a named person answers for it, with a reason.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, canonical, shown, subject_of, text
+from auditgap.core.inputs import OPERATOR, Rejection, canonical, shown, subject_of, text
 from auditgap.core.records import identifier
 
 RESULTS: Final = {
@@ -28,6 +29,7 @@ RESULTS: Final = {
     "canary": ("seen", "missing", "delayed"),
     "collector": ("started", "stopped"),
     "caught_up": ("complete",),
+    OPERATOR: ("on", "off"),
 }
 """Kinds of observations, and what each can have seen."""
 
@@ -42,6 +44,9 @@ class Observation:
     The request was sent at `sent_at` and its answer received at `observed_at`, both by a clock that is within `skew` of
     the server's. `organization_id` is given where it is about exactly one organization. `called_at` is when the call
     was made whose own record a canary looks for; up to `complete_through` everything the API had is on the topic.
+
+    An operator states, with `message` as the reason, that it is on or off from `effective_at`; `api` and `logging` are
+    True for the flags he speaks of, and both None where he speaks of both.
     """
 
     id: str
@@ -57,6 +62,10 @@ class Observation:
     request_id: str | None = None
     status: int | None = None
     message: str | None = None
+    effective_at: int | None = None
+    author: str | None = None
+    api: bool | None = None
+    logging: bool | None = None
 
     @property
     def subject(self) -> str:
@@ -92,16 +101,25 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
     if result is None and kind == "caught_up":
         result = "complete"
     if result not in RESULTS[kind]:
-        return Rejection("unreadable", f"result of a {kind} is none of {', '.join(RESULTS[kind])}: {shown(result)}")
+        return Rejection("unreadable", f"result of kind {kind} is none of {', '.join(RESULTS[kind])}: {shown(result)}")
     moments: dict[str, int | None] = {}
-    for name in ("observed_at", "sent_at", "called_at", "complete_through"):
+    for name in ("observed_at", "sent_at", "called_at", "complete_through", "effective_at"):
         value = record.get(name)
         moments[name] = times.parse(value) if isinstance(value, str) else None
         if moments[name] is None and (value is not None or name == "observed_at"):
             return Rejection("unreadable", f"{name} is not a time with a zone: {shown(value)}")
-    for owner, name in (("canary", "called_at"), ("caught_up", "complete_through")):
+    for owner, name in (("canary", "called_at"), ("caught_up", "complete_through"), (OPERATOR, "effective_at")):
         if kind == owner and moments[name] is None:
             return Rejection("unreadable", f"a {kind} needs {name}")
+    for name in ("author", "message"):
+        if kind == OPERATOR and text(record.get(name)) is None:
+            return Rejection("unreadable", f"a statement of an {OPERATOR} needs {name}: {shown(record.get(name))}")
+    for name in ("api", "logging"):
+        # What false would mean here is a guess: "not about this flag", or "this flag is off".
+        if (value := record.get(name)) is not None and value is not True:
+            return Rejection(
+                "unreadable", f"{name} is true for what the statement is about, else absent: {shown(value)}"
+            )
     observed_at = moments["observed_at"] or 0
     sent_at = observed_at if moments["sent_at"] is None else moments["sent_at"]
     if sent_at > observed_at:
@@ -128,4 +146,8 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
         request_id=text(record.get("request_id")),
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
         message=text(record.get("message")),
+        effective_at=moments["effective_at"],
+        author=text(record.get("author")),
+        api=record.get("api"),
+        logging=record.get("logging"),
     )

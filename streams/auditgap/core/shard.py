@@ -67,17 +67,33 @@ class Shard:
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
-    def activity(self, activity: Activity, append_time: int, produced_at: int) -> Outcome:
-        """Take in one activity; revisions that follow are stamped `produced_at`."""
+    def activity(
+        self,
+        activity: Activity,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool = True,
+        fault: str | None = None,
+    ) -> Outcome:
+        """Take in one activity; revisions that follow are stamped `produced_at`. For the last two see intake.take."""
         ledger = self.ledger(activity.subject)
         self.touched.add(ledger)
-        return intake.take(self.ledgers, activity, append_time, produced_at)
+        return intake.take(self.ledgers, activity, append_time, produced_at, trusted=trusted, fault=fault)
 
-    def observation(self, seen: Observation, append_time: int, produced_at: int) -> Outcome:
-        """Take in what a collector saw."""
+    def observation(
+        self,
+        seen: Observation,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool = True,
+        fault: str | None = None,
+    ) -> Outcome:
+        """Take in what a collector saw, or an operator stated."""
         ledger = self.ledger(seen.subject)
         self.touched.add(ledger)
-        return intake.observe(self.ledgers, seen, append_time, produced_at)
+        return intake.observe(self.ledgers, seen, append_time, produced_at, trusted=trusted, fault=fault)
 
     def policy(self, version: Policy, produced_at: int) -> Outcome:
         """Take in a version of the policy; its append time is its own."""

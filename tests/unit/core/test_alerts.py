@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from tests.unit.core.making import Run, act, alerts, at, setting
 
 from auditgap.core.alerts import ATTACK_IDS, KINDS
 from auditgap.core.inputs import Rejection
-from auditgap.core.intake import ledger_of
+from auditgap.core.intake import ledger_of, observe, take
 from auditgap.core.ledger import ALERT_OF_REASON, Ledger
+from auditgap.core.observations import Observation
 from auditgap.core.policy import Rules, successor
 from auditgap.core.records import Emission, Severity
 
@@ -34,6 +36,12 @@ def governed(run: Run, watcher_key: str) -> Run:
     rules = Rules(watcher_keys=(watcher_key,))
     ledger_of(run.ledgers, "org_1").govern((successor(None, "org_1", rules, "owner@example.com", at(0), None),))
     return run
+
+
+def operator(result: str) -> Observation:
+    """Make an operator's statement."""
+    about: dict[str, Any] = {"organization_id": "org_1", "effective_at": at(0), "author": "jane@example.com"}
+    return Observation(id="said", kind="operator", result=result, observed_at=at(1), sent_at=at(1), message="", **about)
 
 
 def refused(reason: str) -> list[Emission]:
@@ -65,6 +73,14 @@ EXAMPLES = {
     "conflicting_record": Examples(
         lambda: Run().take(OFF, setting("off", 1, logging=True)),
         lambda: Run().take(OFF, replace(OFF, feed_id="feed_2"), act("of", 1)),
+    ),
+    "signature_invalid": Examples(
+        lambda: observe({}, operator("on"), at(2), at(3), trusted=False, fault="it is not of this record").emissions,
+        lambda: observe({}, operator("on"), at(2), at(3), trusted=False).emissions,
+    ),
+    "unsigned_settings_change": Examples(
+        lambda: take({}, ON, at(6), at(7), trusted=False).emissions,
+        lambda: (*take({}, ON, at(6), at(7)).emissions, *take({}, OFF, at(6), at(7), trusted=False).emissions),
     ),
     "header_mismatch": Examples(
         lambda: Ledger("org_1").alert("header_mismatch", "compliance.activity/0/17", "headers differ", at(1), at(2)),
@@ -113,7 +129,8 @@ def test_rows(row: object) -> None:
     assert kind.when
     assert all(kind.triage)
     assert kind.triage
-    assert kind.severity == (Severity.INFORMATIONAL if kind.name == "logging_restored" else Severity.CRITICAL)
+    others = {"logging_restored": Severity.INFORMATIONAL, "unsigned_settings_change": Severity.HIGH}
+    assert kind.severity == others.get(kind.name, Severity.CRITICAL)
 
 
 def test_attack_ids() -> None:
