@@ -192,15 +192,15 @@ def of_observation(seen: Observation, append_time: int, *, trusted: bool = True)
 
 def _of_operator(seen: Observation, append_time: int, *, on: bool) -> Assertion:
     assert seen.effective_at is not None  # noqa: S101 - read_observation refused it before
-    both = seen.api == seen.logging
+    both = seen.api is None and seen.logging is None
     return Assertion(
         begins=seen.effective_at,
         ends=seen.effective_at,
         kind=OPERATOR,
         input_id=seen.id,
         digest=seen.digest,
-        api=on if both or seen.api else None,
-        logging=on if both or seen.logging else None,
+        api=on if both else seen.api,
+        logging=on if both else seen.logging,
         append_time=append_time,
         actor=Actor(type=OPERATOR, id=seen.author),
         organization_id=seen.organization_id,

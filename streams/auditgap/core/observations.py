@@ -6,11 +6,11 @@ says when: a named person answers for it, with a reason.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from auditgap.core import times
-from auditgap.core.inputs import OPERATOR, Rejection, canonical, shown, subject_of, text
+from auditgap.core.inputs import OPERATOR, Rejection, canonical, is_organization, shown, subject_of, text
 from auditgap.core.records import identifier
 
 RESULTS: Final = {
@@ -33,6 +33,12 @@ RESULTS: Final = {
 }
 """Kinds of observations, and what each can have seen."""
 
+TIMES: Final = ("observed_at", "sent_at", "called_at", "complete_through", "effective_at")
+"""Fields that are times."""
+
+STATEMENT: Final = ("effective_at", "author", "api", "logging")
+"""Fields that only an operator's statement has."""
+
 MAX_SKEW: Final = 3600 * times.SECOND
 """A clock that is further off than an hour bounds nothing."""
 
@@ -45,8 +51,8 @@ class Observation:
     the server's. `organization_id` is given where it is about exactly one organization. `called_at` is when the call
     was made whose own record a canary looks for; up to `complete_through` everything the API had is on the topic.
 
-    An operator states, with `message` as the reason, that it is on or off from `effective_at`; `api` and `logging` are
-    True for the flags he speaks of, and both None where he speaks of both.
+    An operator, `author`, states with `message` as the reason that it is on or off from `effective_at`: both flags, or
+    the one of `api` and `logging` that is not None, and then says the same as `result`.
     """
 
     id: str
@@ -95,59 +101,82 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
     """
     if not isinstance(record, Mapping):
         return Rejection("not_json", "not a JSON object")
-    kind, result = record.get("kind"), record.get("result")
+    shape = dict(record)
+    for name in TIMES:
+        value = record.get(name)
+        shape[name] = times.parse(value) if isinstance(value, str) else None
+        if shape[name] is None and value is not None:
+            return Rejection("unreadable", f"{name} is not a time with a zone: {shown(value)}")
+    shape["id"] = text(record.get("id")) or identifier("obs", canonical(record))
+    shape["feed_id"] = text(record.get("feed_id")) or feed_id
+    return from_shape(shape)
+
+
+def as_shape(seen: Observation) -> dict[str, Any]:
+    """Give an observation with the names of its JSON, times in microseconds."""
+    shape = {field.name: getattr(seen, field.name) for field in fields(seen)}
+    return {**shape, "skew_seconds": shape.pop("skew") / times.SECOND}
+
+
+def from_shape(shape: Mapping[str, Any]) -> Observation | Rejection:
+    """Undo `as_shape`, and check what anybody may have written; fields that it does not know are left out."""
+    kind, result = shape.get("kind"), shape.get("result")
     if kind not in RESULTS:
         return Rejection("unreadable", f"kind is none of {', '.join(RESULTS)}: {shown(kind)}")
     if result is None and kind == "caught_up":
         result = "complete"
     if result not in RESULTS[kind]:
-        return Rejection("unreadable", f"result of kind {kind} is none of {', '.join(RESULTS[kind])}: {shown(result)}")
-    moments: dict[str, int | None] = {}
-    for name in ("observed_at", "sent_at", "called_at", "complete_through", "effective_at"):
-        value = record.get(name)
-        moments[name] = times.parse(value) if isinstance(value, str) else None
-        if moments[name] is None and (value is not None or name == "observed_at"):
-            return Rejection("unreadable", f"{name} is not a time with a zone: {shown(value)}")
-    for owner, name in (("canary", "called_at"), ("caught_up", "complete_through"), (OPERATOR, "effective_at")):
-        if kind == owner and moments[name] is None:
+        return Rejection("unreadable", f"result of a {kind} is none of {', '.join(RESULTS[kind])}: {shown(result)}")
+    observed_at, called_at, complete_through = (
+        shape.get(name) for name in ("observed_at", "called_at", "complete_through")
+    )
+    if observed_at is None:
+        return Rejection("unreadable", "observed_at is not a time with a zone: missing")
+    for owner, name in (("canary", "called_at"), ("caught_up", "complete_through")):
+        if kind == owner and shape.get(name) is None:
             return Rejection("unreadable", f"a {kind} needs {name}")
-    for name in ("author", "message"):
-        if kind == OPERATOR and text(record.get(name)) is None:
-            return Rejection("unreadable", f"a statement of an {OPERATOR} needs {name}: {shown(record.get(name))}")
-    for name in ("api", "logging"):
-        # What false would mean here is a guess: "not about this flag", or "this flag is off".
-        if (value := record.get(name)) is not None and value is not True:
-            return Rejection(
-                "unreadable", f"{name} is true for what the statement is about, else absent: {shown(value)}"
-            )
-    observed_at = moments["observed_at"] or 0
-    sent_at = observed_at if moments["sent_at"] is None else moments["sent_at"]
+    stated: dict[str, Any] = {}
+    if kind == OPERATOR:
+        stated = {name: shape.get(name) for name in STATEMENT} | {"author": text(shape.get("author"))}
+        fault = _statement_fault(stated, text(shape.get("message")), on=result == "on")
+        if fault is not None:
+            return Rejection("unreadable", fault)
+    sent_at = observed_at if shape.get("sent_at") is None else shape["sent_at"]
     if sent_at > observed_at:
         return Rejection("unreadable", "sent_at is after observed_at")
-    skew = record.get("skew_seconds", 0)
+    skew = shape.get("skew_seconds", 0)
     if not isinstance(skew, int | float) or isinstance(skew, bool) or not 0 <= skew * times.SECOND <= MAX_SKEW:
         return Rejection("unreadable", f"skew_seconds is not a number from 0 to 3600: {shown(skew)}")
-    organization = record.get("organization_id")
-    organization_id = text(organization)
-    if organization is not None and organization_id is None:
+    organization = shape.get("organization_id")
+    if organization is not None and not is_organization(organization):
         return Rejection("unreadable", f"organization_id is not an id: {shown(organization)}")
-    status = record.get("status")
+    identity = text(shape.get("id"))
+    if identity is None:
+        return Rejection("unreadable", "id is missing or not a string")
+    status = shape.get("status")
     return Observation(
-        id=text(record.get("id")) or identifier("obs", canonical(record)),
+        id=identity,
         kind=str(kind),
         result=str(result),
         observed_at=observed_at,
         sent_at=sent_at,
-        skew=int(skew * times.SECOND),
-        organization_id=organization_id,
-        feed_id=text(record.get("feed_id")) or feed_id,
-        called_at=moments["called_at"],
-        complete_through=moments["complete_through"],
-        request_id=text(record.get("request_id")),
+        skew=round(skew * times.SECOND),
+        organization_id=text(organization),
+        feed_id=text(shape.get("feed_id")),
+        called_at=called_at,
+        complete_through=complete_through,
+        request_id=text(shape.get("request_id")),
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
-        message=text(record.get("message")),
-        effective_at=moments["effective_at"],
-        author=text(record.get("author")),
-        api=record.get("api"),
-        logging=record.get("logging"),
+        message=text(shape.get("message")),
+        **stated,
     )
+
+
+def _statement_fault(stated: Mapping[str, object], reason: str | None, *, on: bool) -> str | None:
+    for name, value in (*stated.items(), ("message", reason)):
+        if value is None and name not in ("api", "logging"):
+            return f"a statement of an {OPERATOR} needs {name}"
+    for name in ("api", "logging"):
+        if (value := stated[name]) is not None and value is not on:
+            return f"{name} says something else than result: {shown(value)}"
+    return None

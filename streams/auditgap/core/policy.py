@@ -217,7 +217,8 @@ def verdict(policies: Iterable[Policy], actor: Actor, at: int) -> str:
     """Say whether an actor was LISTED or NOT_LISTED at a time.
 
     UNKNOWN where no policy was in force, where it lists nobody, or where the actor is not known: an operator only
-    stated that it was off. With the time of an opening this is `authorised_at_open`, which no later version changes; with the time that it is now `authorised_now`.
+    stated that it was off. With the time of an opening this is `authorised_at_open`, which no later version changes;
+    with the time that it is now `authorised_now`.
     """
     policy = in_force(policies, at)
     if policy is None or actor.type == OPERATOR or not (actor.id or actor.email):
