@@ -13,7 +13,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from auditgap.adapters import avro, cloudevents, state, takeover
+from auditgap.adapters import avro, cloudevents, signing, state, takeover
 from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
 from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain, partition_of
@@ -66,7 +66,9 @@ class Job:
     `membership` gives the group metadata that fences each commit (adapters.group_metadata).
     """
 
-    def __init__(self, settings: Settings, ids: avro.SchemaIds, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, ids: avro.SchemaIds, metrics: Metrics, clock: Clock, verifier: signing.Verifier
+    ) -> None:
         self._settings = settings
         self._topics = settings.topics
         self._changelog = settings.worker.changelog
@@ -74,6 +76,7 @@ class Job:
         self._encoder = avro.Encoder(ids)
         self._metrics = metrics
         self._clock = clock
+        self._verifier = verifier
         self.membership: Callable[[], bytes] = lambda: b""
         self._outbox = Outbox(settings, settings.worker.instance_id)
         self._reader = Consumer(
@@ -299,7 +302,8 @@ class Job:
         if self._partition_of(subject) != part.number:
             self._forward(message, activity)
             return
-        outcome = part.shard.activity(activity, append_time, now)
+        trusted, fault = self._believed(message, subject, signing.ACTIVITY) if is_settings(activity) else (True, None)
+        outcome = part.shard.activity(activity, append_time, now, trusted=trusted, fault=fault)
         part.known[subject.encode("utf-8", "surrogatepass")] = part.shard.ledgers[subject]
         self._send(part, outcome.emissions)
         if outcome.rejection is not None:
@@ -329,6 +333,11 @@ class Job:
         self._metrics.skipping.set(0)
         sentence = f"the headers of record {_place(message)} differ from its body; from here on bodies decide"
         self._send(part, ledger.alert("header_mismatch", _place(message), sentence, append_time, now))
+
+    def _believed(self, message: Message, subject: str, domain: bytes) -> tuple[bool, str | None]:
+        """Tell whether an "on" in a record counts, and what is wrong with its signature."""
+        verdict = self._verifier.check(headers_of(message), subject, message.value() or b"", domain)
+        return self._verifier.believes(verdict), signing.fault_of(verdict)
 
     def _subject_for(self, part: Part, subject: str | None) -> str:
         """Name whose ledger speaks of a record that nobody can read: its claimed subject, if that belongs here."""
