@@ -92,6 +92,20 @@ class RegistrySettings(_Section):
     password: SecretStr | None = None
 
 
+class SigningSettings(_Section):
+    """Ed25519 keys: publishers sign with a private one, workers verify with the public ones that they trust."""
+
+    key_file: FilePath | None = None
+    trusted_keys_file: FilePath | None = None
+    require_signatures: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SigningSettings":
+        if self.require_signatures and self.trusted_keys_file is None:
+            raise ValueError("require_signatures needs trusted_keys_file")
+        return self
+
+
 class WorkerSettings(_Section):
     """The worker's own settings."""
 
@@ -141,6 +155,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     registry: RegistrySettings = RegistrySettings()
+    signing: SigningSettings = SigningSettings()
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 
 

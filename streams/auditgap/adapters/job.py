@@ -17,7 +17,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 import auditgap
-from auditgap.adapters import avro, cloudevents, mailbox, merge, state, takeover
+from auditgap.adapters import avro, cloudevents, mailbox, merge, signing, state, takeover
 from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
 from auditgap.adapters.kafka import (
@@ -87,7 +87,9 @@ class Job:
     `membership` gives the group metadata that fences each commit (adapters.group_metadata).
     """
 
-    def __init__(self, settings: Settings, ids: avro.SchemaIds, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, ids: avro.SchemaIds, metrics: Metrics, clock: Clock, verifier: signing.Verifier
+    ) -> None:
         self._settings = settings
         self._topics = settings.topics
         self._changelog = settings.worker.changelog
@@ -95,6 +97,7 @@ class Job:
         self._encoder = avro.Encoder(ids)
         self._metrics = metrics
         self._clock = clock
+        self._verifier = verifier
         self.membership: Callable[[], bytes] = lambda: b""
         self._outbox = Outbox(settings, settings.worker.instance_id)
         self._inputs = input_topics(settings)
@@ -376,7 +379,8 @@ class Job:
         if self._partition_of(subject) != part.number:
             self._forward(message, subject, cloudevents.of_activity(activity), urgent=is_settings(activity))
             return
-        outcome = part.shard.activity(activity, append_time, now)
+        trusted, fault = self._believed(message, subject, signing.ACTIVITY) if is_settings(activity) else (True, None)
+        outcome = part.shard.activity(activity, append_time, now, trusted=trusted, fault=fault)
         part.known[subject.encode("utf-8", "surrogatepass")] = part.shard.ledgers[subject]
         self._follow(part, message, outcome)
         if outcome.rejection is not None:
@@ -404,6 +408,11 @@ class Job:
         self._metrics.skipping.set(0)
         sentence = f"the headers of record {_place_text(message)} differ from its body; from here on bodies decide"
         self._send(part, ledger.alert("header_mismatch", _place_text(message), sentence, append_time, now))
+
+    def _believed(self, message: Message, subject: str, domain: bytes) -> tuple[bool, str | None]:
+        """Tell whether an "on" in a record counts, and what is wrong with its signature."""
+        verdict = self._verifier.check(headers_of(message), subject, message.value() or b"", domain)
+        return self._verifier.believes(verdict), signing.fault_of(verdict)
 
     def _subject_for(self, part: Part, subject: str | None) -> str:
         """Name whose ledger speaks of a record that nobody can read: its claimed subject, if that belongs here."""
@@ -457,7 +466,9 @@ class Job:
         elif self._partition_of(seen.subject) != part.number:
             self._forward(message, seen.subject, cloudevents.of_observation(seen), urgent=True)
         else:
-            self._follow(part, message, part.shard.observation(seen, append_time, now))
+            trusted, fault = self._believed(message, seen.subject, signing.OBSERVATION)
+            outcome = part.shard.observation(seen, append_time, now, trusted=trusted, fault=fault)
+            self._follow(part, message, outcome)
 
     def _take_mail(self, part: Part, message: Message, append_time: int, now: int) -> None:
         mail = mailbox.decode(message.key(), message.value())

@@ -203,6 +203,28 @@ KINDS: Final = {
             ATTACK_IDS,
         ),
         AlertKind(
+            "signature_invalid",
+            Severity.CRITICAL,
+            "a settings event or an observation has a signature that is wrong, or of a key nobody trusts",
+            (
+                "Fetch the record's id from the vendor's API: what it returns is the true one.",
+                "If the key is a new one of the collector's: add it to the workers' trusted keys, and publish again.",
+                "Else treat it as forged: find who can write the input topics (the broker's ACLs).",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
+            "unsigned_settings_change",
+            Severity.HIGH,
+            'signatures are required, and a settings event or an operator says "on" without one: it is not believed',
+            (
+                "Read the setting itself: it may still be off.",
+                "If it is on and the record is true: give its publisher a key, and publish the record again.",
+                "Else find who wrote it: only the collector may write the input topic (the broker's ACLs).",
+            ),
+            ATTACK_IDS,
+        ),
+        AlertKind(
             "header_mismatch",
             Severity.CRITICAL,
             "a record's headers say something else than its body: skipping by header stops",

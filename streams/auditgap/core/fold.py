@@ -18,13 +18,13 @@ closes nothing. The result depends on the set of assertions only, never on their
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from auditgap.core import times
-from auditgap.core.inputs import NOBODY, Activity, Actor
+from auditgap.core.inputs import NOBODY, OPERATOR, Activity, Actor
 from auditgap.core.observations import Observation
 
 API: Final = "api"
@@ -44,7 +44,8 @@ class Assertion:
 
     Exact: it was switched at `begins`, which is `ends`. Not exact: it was so at some moment from `begins` to `ends`.
     `append_time` is when its first copy was appended by the broker. `digest` is its content's, `result` what an
-    observation found.
+    observation found. It is not `whole` where the input also said "on" and nothing proved that: that part is left out.
+    `reason` is an operator's.
     """
 
     begins: int
@@ -60,6 +61,8 @@ class Assertion:
     organization_id: str | None = None
     feed_id: str | None = None
     result: str | None = None
+    whole: bool = True
+    reason: str | None = None
     order: Order = field(init=False, repr=False, compare=False)
     """Where it stands: at equal times the exact ones, then those that say off, have the last word.
 
@@ -87,28 +90,34 @@ class Assertion:
 
 ACTIVITY: Final = "activity"
 
-EVENTS: Final = frozenset({"settings_event", "operator"})
+EVENTS: Final = frozenset({"settings_event", OPERATOR})
 """Kinds of assertions that say what somebody did, not what was seen."""
 
 WEAK: Final = frozenset({ACTIVITY, "canary"})
 """Kinds of proofs that records still come; against the "off" of an event they count for nothing."""
 
 
-def of_settings_event(activity: Activity, append_time: int) -> Assertion:
-    """Assert what a readable settings event says: each flag that is present, at its time, exactly."""
+def of_settings_event(activity: Activity, append_time: int, *, trusted: bool = True) -> Assertion:
+    """Assert what a readable settings event says: each flag that is present, at its time, exactly.
+
+    Of one that is not `trusted` only the "off" counts; it is an assertion even where that leaves nothing.
+    """
     assert activity.created_at is not None  # noqa: S101 - settings_fault refused it before
+    said = (activity.api_enabled, activity.logging_enabled)
+    api, logging = (flag if trusted or flag is False else None for flag in said)
     return Assertion(
         begins=activity.created_at,
         ends=activity.created_at,
         kind="settings_event",
         input_id=activity.id,
         digest=activity.digest,
-        api=activity.api_enabled,
-        logging=activity.logging_enabled,
+        api=api,
+        logging=logging,
         append_time=append_time,
         actor=activity.actor,
         organization_id=activity.organization_id,
         feed_id=activity.feed_id,
+        whole=(api, logging) == said,
     )
 
 
@@ -141,6 +150,8 @@ ASSERTED: Final = {
     ("feed_answer", "ok"): (True, None),
     ("feed_answer", "not_enabled"): (False, None),
     ("canary", "seen"): (True, True),
+    (OPERATOR, "on"): (True, True),
+    (OPERATOR, "off"): (False, False),
 }
 """What an observation says about the API and about logging, by its kind and result; others say nothing."""
 
@@ -149,10 +160,14 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
     """Assert what an observation says, None where it says nothing about the flags.
 
     An answer may be as old as the settle time. "On" is believed only about exactly one organization: of a feed of
-    several, any one may have answered.
+    several, any one may have answered. An operator's statement is exact, and about one flag where it names one.
     """
     api, logging = ASSERTED.get((seen.kind, seen.result), (None, None))
-    if api is None or (api and seen.organization_id is None and seen.kind != "settings_poll"):
+    if api is None:
+        return None
+    if seen.kind == OPERATOR:
+        return _of_operator(seen, append_time, on=api)
+    if api and seen.organization_id is None and seen.kind != "settings_poll":
         return None
     called_at = seen.called_at if seen.kind == "canary" else None
     return Assertion(
@@ -169,6 +184,41 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
         feed_id=seen.feed_id,
         result=seen.result,
     )
+
+
+def _of_operator(seen: Observation, append_time: int, *, on: bool) -> Assertion:
+    assert seen.effective_at is not None  # noqa: S101 - read_observation refused it before
+    both = seen.api is None and seen.logging is None
+    return Assertion(
+        begins=seen.effective_at,
+        ends=seen.effective_at,
+        kind=OPERATOR,
+        input_id=seen.id,
+        digest=seen.digest,
+        api=on if both else seen.api,
+        logging=on if both else seen.logging,
+        append_time=append_time,
+        actor=Actor(type=OPERATOR, id=seen.author),
+        organization_id=seen.organization_id,
+        feed_id=seen.feed_id,
+        reason=seen.message,
+    )
+
+
+def merged(one: Assertion, other: Assertion) -> Assertion:
+    """Make one of two copies of an assertion: the first one appended counts, but for an "on" that only one proves.
+
+    So the order in which copies are read makes no difference.
+    """
+    first, second = sorted((one, other), key=_first_seen)
+    if first.whole or not second.whole:
+        return first
+    # Its "off" was known from the first copy on, its "on" is only now.
+    return replace(second, append_time=first.append_time, feed_id=first.feed_id) if second.says_off else second
+
+
+def _first_seen(assertion: Assertion) -> tuple[int, str]:
+    return assertion.append_time, assertion.feed_id or ""
 
 
 def of_recording(identifier: str, moment: int) -> Assertion:

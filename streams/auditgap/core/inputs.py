@@ -72,6 +72,9 @@ class Actor:
 
 NOBODY: Final = Actor()
 
+OPERATOR: Final = "operator"
+"""Type of an actor who stated how it was and need not have switched anything; also the kind of such a statement."""
+
 
 @dataclass(frozen=True, slots=True)
 class Activity:

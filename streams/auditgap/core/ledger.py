@@ -20,6 +20,7 @@ from auditgap.core.inputs import (
     DEFAULT_FEED,
     FEED_SUBJECT_PREFIX,
     NOBODY,
+    OPERATOR,
     SETTINGS_TYPE,
     Activity,
     Actor,
@@ -227,23 +228,28 @@ class Ledger:
         """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
         return self._publish(produced_at) if self.stale else []
 
-    def settings_event(self, activity: Activity, append_time: int, produced_at: int) -> list[Emission] | None:
-        """Take in a readable settings event; None if it is a repeat."""
-        return self._assert(self.known, fold.of_settings_event(activity, append_time), produced_at)
+    def settings_event(
+        self, activity: Activity, append_time: int, produced_at: int, *, trusted: bool = True
+    ) -> list[Emission] | None:
+        """Take in a readable settings event; None if it is a repeat. Of one that is not `trusted` only "off" counts."""
+        return self._assert(self.known, fold.of_settings_event(activity, append_time, trusted=trusted), produced_at)
 
-    def observation(self, seen: Observation, append_time: int, produced_at: int) -> list[Emission] | None:
-        """Take in what a collector saw; None if it is a repeat."""
-        tracks = (self.known, self.suspected)
+    def observation(
+        self, seen: Observation, append_time: int, produced_at: int, *, trusted: bool = True
+    ) -> list[Emission] | None:
+        """Take in what a collector saw, as `settings_event` does."""
         said = [
             (track, assertion)
-            for track in tracks
+            for track in (self.known, self.suspected)
             if (assertion := track.kind.of_observation(seen, append_time)) is not None
+            and (trusted or assertion.says_off)
         ]
         told = [self._assert(track, assertion, produced_at) for track, assertion in said]
-        if seen.kind == "caught_up":
+        if seen.kind == "caught_up" and trusted:
             told.append(self._caught_up(seen.complete_through or 0, produced_at))
         out = [emission for each in told if each is not None for emission in each]
-        out += self._watched(seen, append_time, produced_at)
+        if trusted and seen.kind != OPERATOR:
+            out += self._watched(seen, append_time, produced_at)
         return None if told and all(each is None for each in told) and not out else out
 
     def _watched(self, seen: Observation, append_time: int, produced_at: int) -> Iterator[Alert]:
@@ -545,6 +551,8 @@ class Ledger:
         change = track.take(assertion, self.recent)
         if change is None:
             return None
+        # What counts is what its copies say together.
+        assertion = track.assertions.get(assertion.input_id, {}).get(assertion.key[1], assertion)
         if change == ([], []) and assertion.kind not in EVENTS:
             return []
         self._changed(track, change)
@@ -1012,7 +1020,7 @@ class Ledger:
     def _disabled(self, off: Assertion, gap: Gap) -> Alert:
         flags = ((off.api, "the Compliance API"), (off.logging, "the recording of activities"))
         what = " and ".join(name for value, name in flags if value is False)
-        how = f"switched off by {_who(off.actor)}" if off.kind in EVENTS else f"found off ({off.kind})"
+        how = _how(off, "off")
         opened_at = off.ends if off.exact else None
         allowed = verdict(self.policies, off.actor, off.ends)
         planned = change_window_for(self.policies, opened_at, opened_at, off.actor) if allowed == LISTED else None
@@ -1104,10 +1112,7 @@ class Ledger:
             evidence=tuple(each for each in ids if each),
             gap=gap,
             resolved=True,
-            summary=f"{self.name}: the feed is back, "
-            f"{f'switched on by {_who(closing.actor)}' if closing.kind in EVENTS else f'seen by {closing.kind}'}; "
-            f"{_state_of(gap)}; "
-            f"{_bracket_of(gap)}",
+            summary=f"{self.name}: the feed is back, {_how(closing, 'on')}; {_state_of(gap)}; {_bracket_of(gap)}",
         )
 
     @property
@@ -1373,6 +1378,15 @@ def _bracket(texts: Mapping[str, Any]) -> Bracket:
         name: entry_of_text(value) if isinstance(value, str) else value for name, value in texts.items()
     }
     return Bracket(**entries)
+
+
+def _how(assertion: Assertion, said: str) -> str:
+    """Say how it came to be off or on."""
+    if assertion.kind == OPERATOR:
+        return f"{said} by the word of {_who(assertion.actor)} ({assertion.reason})"
+    if assertion.kind in EVENTS:
+        return f"switched {said} by {_who(assertion.actor)}"
+    return f"found off ({assertion.kind})" if said == "off" else f"seen by {assertion.kind}"
 
 
 def _who(actor: Actor) -> str:

@@ -1,7 +1,8 @@
 """What a collector saw for itself: answers of the API, its own footprint in the feed, and that it lives at all.
 
 An observation is evidence about one subject, the organization it names or else its feed. It never says when a flag
-changed, only that it was on or off at some moment between two times.
+changed, only that it was on or off at some moment between two times. An operator's statement comes the same way, but
+says when: a named person answers for it, with a reason.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, canonical, is_organization, shown, subject_of, text
+from auditgap.core.inputs import OPERATOR, Rejection, canonical, is_organization, shown, subject_of, text
 from auditgap.core.records import identifier
 
 RESULTS: Final = {
@@ -28,11 +29,15 @@ RESULTS: Final = {
     "canary": ("seen", "missing", "delayed"),
     "collector": ("started", "stopped"),
     "caught_up": ("complete",),
+    OPERATOR: ("on", "off"),
 }
 """Kinds of observations, and what each can have seen."""
 
-TIMES: Final = ("observed_at", "sent_at", "called_at", "complete_through")
+TIMES: Final = ("observed_at", "sent_at", "called_at", "complete_through", "effective_at")
 """Fields that are times."""
+
+STATEMENT: Final = ("effective_at", "author", "api", "logging")
+"""Fields that only an operator's statement has."""
 
 MAX_SKEW: Final = 3600 * times.SECOND
 """A clock that is further off than an hour bounds nothing."""
@@ -45,6 +50,9 @@ class Observation:
     The request was sent at `sent_at` and its answer received at `observed_at`, both by a clock that is within `skew` of
     the server's. `organization_id` is given where it is about exactly one organization. `called_at` is when the call
     was made whose own record a canary looks for; up to `complete_through` everything the API had is on the topic.
+
+    An operator, `author`, states with `message` as the reason that it is on or off from `effective_at`: both flags, or
+    the one of `api` and `logging` that is not None, and then says the same as `result`.
     """
 
     id: str
@@ -60,6 +68,10 @@ class Observation:
     request_id: str | None = None
     status: int | None = None
     message: str | None = None
+    effective_at: int | None = None
+    author: str | None = None
+    api: bool | None = None
+    logging: bool | None = None
 
     @property
     def subject(self) -> str:
@@ -123,6 +135,12 @@ def from_shape(shape: Mapping[str, Any]) -> Observation | Rejection:
     for owner, name in (("canary", "called_at"), ("caught_up", "complete_through")):
         if kind == owner and shape.get(name) is None:
             return Rejection("unreadable", f"a {kind} needs {name}")
+    stated: dict[str, Any] = {}
+    if kind == OPERATOR:
+        stated = {name: shape.get(name) for name in STATEMENT} | {"author": text(shape.get("author"))}
+        fault = _statement_fault(stated, text(shape.get("message")), on=result == "on")
+        if fault is not None:
+            return Rejection("unreadable", fault)
     sent_at = observed_at if shape.get("sent_at") is None else shape["sent_at"]
     if sent_at > observed_at:
         return Rejection("unreadable", "sent_at is after observed_at")
@@ -150,4 +168,15 @@ def from_shape(shape: Mapping[str, Any]) -> Observation | Rejection:
         request_id=text(shape.get("request_id")),
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
         message=text(shape.get("message")),
+        **stated,
     )
+
+
+def _statement_fault(stated: Mapping[str, object], reason: str | None, *, on: bool) -> str | None:
+    for name, value in (*stated.items(), ("message", reason)):
+        if value is None and name not in ("api", "logging"):
+            return f"a statement of an {OPERATOR} needs {name}"
+    for name in ("api", "logging"):
+        if (value := stated[name]) is not None and value is not on:
+            return f"{name} says something else than result: {shown(value)}"
+    return None

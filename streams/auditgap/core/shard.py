@@ -86,11 +86,19 @@ class Shard:
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
-    def activity(self, activity: Activity, append_time: int, produced_at: int) -> Outcome:
-        """Take in one activity; revisions that follow are stamped `produced_at`."""
+    def activity(
+        self,
+        activity: Activity,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool = True,
+        fault: str | None = None,
+    ) -> Outcome:
+        """Take in one activity; revisions that follow are stamped `produced_at`. For the last two see intake.take."""
         ledger = self.ledger(activity.subject)
         self.touched.add(ledger)
-        outcome = intake.take(self.ledgers, activity, append_time, produced_at)
+        outcome = intake.take(self.ledgers, activity, append_time, produced_at, trusted=trusted, fault=fault)
         if outcome.repeat:
             return outcome
         self.desk.follow(ledger, outcome.emissions)
@@ -101,11 +109,19 @@ class Shard:
             mail = self.desk.activity(activity)
         return replace(outcome, mail=mail) if mail else outcome
 
-    def observation(self, seen: Observation, append_time: int, produced_at: int) -> Outcome:
-        """Take in what a collector saw."""
+    def observation(
+        self,
+        seen: Observation,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool = True,
+        fault: str | None = None,
+    ) -> Outcome:
+        """Take in what a collector saw, or an operator stated."""
         ledger = self.ledger(seen.subject)
         self.touched.add(ledger)
-        outcome = intake.observe(self.ledgers, seen, append_time, produced_at)
+        outcome = intake.observe(self.ledgers, seen, append_time, produced_at, trusted=trusted, fault=fault)
         self.desk.follow(ledger, outcome.emissions)
         return outcome
 

@@ -12,7 +12,18 @@ from dataclasses import fields
 from typing import Any, Final, NamedTuple
 
 from auditgap.core import times
-from auditgap.core.fold import API, EVENTS, LOGGING, SETTLE, Assertion, Timeline, Window, of_observation, of_recording
+from auditgap.core.fold import (
+    API,
+    EVENTS,
+    LOGGING,
+    SETTLE,
+    Assertion,
+    Timeline,
+    Window,
+    merged,
+    of_observation,
+    of_recording,
+)
 from auditgap.core.inputs import Actor
 from auditgap.core.observations import Observation
 from auditgap.core.recent import Recent, Runs, id_of, start_of, time_of
@@ -155,8 +166,7 @@ class Track:
         copies = self.assertions.setdefault(assertion.input_id, {})
         content = assertion.key[1]
         known = copies.get(content)
-        # Of several copies the first one appended counts, so that the order in which they are read does not.
-        if known is not None and _first_seen(known) <= _first_seen(assertion):
+        if known is not None and (assertion := merged(known, assertion)) == known:
             return None
         copies[content] = assertion
         self._touched.add(assertion.key)
@@ -279,10 +289,6 @@ def _around(off: Assertion, recent: Recent) -> Around:
     before = entries[start - 1] if start and floor < start_of(off.begins) else None
     after = entries[end] if end < len(entries) and floor < start_of(off.ends + SETTLE) else None
     return Around(before, after)
-
-
-def _first_seen(assertion: Assertion) -> tuple[int, str]:
-    return assertion.append_time, assertion.feed_id or ""
 
 
 def text_of(entry: bytes) -> str:

@@ -23,7 +23,7 @@ from auditgap import clock, feedfiles
 from auditgap.adapters.policy_yaml import PolicyFile
 from auditgap.core import policy as policy_core
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, canonical, read_activity
+from auditgap.core.inputs import OPERATOR, Rejection, canonical, read_activity
 from auditgap.core.intake import observe, refused_time, take
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation, read_observation
@@ -192,12 +192,15 @@ class Backtest:
             if isinstance(seen, Observation):
                 self._ledger_of(seen.subject)
                 self._seen.add(record)
-                self._observations.setdefault(seen.subject, []).append(seen)
                 refusal = refused_time(seen, self._now)
                 if refusal is None:
                     read += 1
+                    if seen.kind == OPERATOR:
+                        # Its time is exact: what was recorded around it is looked for as around a settings event.
+                        self._saw(seen)
+                    else:
+                        self._observations.setdefault(seen.subject, []).append(seen)
                     continue
-                self._observations[seen.subject].pop()
                 seen = refusal
             self._reject(name, line, item, seen)
             self.cut_off |= isinstance(seen, feedfiles.CutOff)
@@ -221,9 +224,12 @@ class Backtest:
         """Take in what was seen, up to the time of an entry, or all."""
         waiting = self._observations.get(ledger.subject)
         while waiting and (until is None or times.text_of(waiting[-1].ends).encode() < until):
-            for emission in observe(self._ledgers, waiting.pop(), self._now, self._now).emissions:
-                if self._on_emission is not None:
-                    self._on_emission(emission)
+            self._saw(waiting.pop())
+
+    def _saw(self, seen: Observation) -> None:
+        for emission in observe(self._ledgers, seen, self._now, self._now).emissions:
+            if self._on_emission is not None:
+                self._on_emission(emission)
 
     def findings(self) -> Findings:
         """Give the windows that stand after all, and what was raised about them."""

@@ -169,7 +169,7 @@ def publish(files: Sequence[str], feed: str | None, observations: Sequence[str])
     seen = {STDIN_NAME if each == STDIN else each for each in observations}
     with (
         Sources([*files, *observations]) as sources,
-        command.Publisher(settings, sources.tell, observations=bool(observations)) as publisher,
+        command.Publisher(settings, sources.tell, activities=bool(files), observations=bool(observations)) as publisher,
     ):
         for name, source in sources:
             if name in seen:
@@ -179,6 +179,56 @@ def publish(files: Sequence[str], feed: str | None, observations: Sequence[str])
         publisher.flush()
     _say(str(publisher.counts))
     return publisher.counts.exit_status or int(bool(sources.unopened))
+
+
+@cli.command("assert")
+@click.argument("result", type=click.Choice(["off", "on"]))
+@click.option("--organization", metavar="ID", help="The organization that it was so for.")
+@click.option("--feed", metavar="ID", help="The feed that it was so for, where it is not one organization's.")
+@click.option("--at", "since", metavar="TIME", required=True, help="Since when it was so: ISO 8601 with a zone.")
+@click.option("--author", metavar="NAME", required=True, help="Who answers for it.")
+@click.option("--reason", metavar="TEXT", required=True, help="How it is known.")
+@click.option("--api", is_flag=True, help="It is about the Compliance API itself.")
+@click.option("--logging", is_flag=True, help="It is about the recording of activities. Neither: about both.")
+def assert_(
+    result: str,
+    *,
+    organization: str | None,
+    feed: str | None,
+    since: str,
+    author: str,
+    reason: str,
+    api: bool,
+    logging: bool,
+) -> int:
+    """State that a feed was off, or on, from a time on.
+
+    What the records do not tell, a named person can: the worker takes the time as exact, and shows who said so.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import assertion as command
+
+    about = {"organization_id": organization, "feed_id": feed}
+    flags = {"api": api, "logging": logging}
+    seen = command.statement(result, about, since, author, reason, [name for name, said in flags.items() if said])
+    return command.publish(load(), seen, _say)
+
+
+@cli.group()
+def keys() -> None:
+    """Look after the signing keys."""
+
+
+@keys.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def generate(file: Path) -> int:
+    """Write a new private key, and show its line for the workers' trusted keys."""
+    from auditgap.adapters import signing
+
+    public = signing.generate(file)
+    click.echo(signing.trusted_line(public, file.name))
+    _say(f"private key {signing.key_id_of(public)} is in {file}; the line is for AUDITGAP_SIGNING__TRUSTED_KEYS_FILE")
+    return 0
 
 
 @cli.command()

@@ -11,12 +11,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from auditgap import feedfiles
-from auditgap.adapters import cloudevents, kafka
+from auditgap.adapters import cloudevents, kafka, signing
 from auditgap.adapters.avro import Encoder
-from auditgap.bootstrap import schema_ids
+from auditgap.bootstrap import schema_ids, signer
 from auditgap.config import Settings
 from auditgap.core.inputs import SETTINGS_TYPE, Activity, Rejection, key_of, read_activity, read_settings
-from auditgap.core.observations import read_observation
+from auditgap.core.observations import Observation, read_observation
 from auditgap.errors import BrokerError
 
 Tell = Callable[[str], None]
@@ -61,14 +61,15 @@ class Counts:
 
 
 class Publisher:
-    """Publishes activities; leaving the context waits for delivery. Raises BrokerError at construction.
+    """Publishes `activities`, `observations` or both; leaving the context waits for delivery.
 
-    With `observations` it publishes them too, and wants their topic to be there.
+    Raises BrokerError at construction where a topic is not there, UsageError for a wrong key file. With a key, settings
+    events and observations are signed: of ordinary records a worker never looks at more than the headers.
 
     One delivery report in a thousand matters, so only failures are reported (`delivery.report.only.error`).
     """
 
-    def __init__(self, settings: Settings, tell: Tell, *, observations: bool = False) -> None:
+    def __init__(self, settings: Settings, tell: Tell, *, activities: bool = True, observations: bool = False) -> None:
         self.counts = Counts()
         self._tell = tell
         self._told_down = False
@@ -76,7 +77,12 @@ class Publisher:
         self._observation_topic = settings.topics.observation
         self._servers = settings.kafka.bootstrap_servers
         config = kafka.client_config(settings.kafka)
-        self._find_topics(config, observations=observations)
+        self._signer = signer(settings)
+        self._find_topics(
+            config,
+            {"ACTIVITY": self._topic} if activities else {},
+            {"OBSERVATION": self._observation_topic} if observations else {},
+        )
         self._encoder = Encoder(schema_ids(settings))
         self._producer = Producer(
             {
@@ -97,11 +103,11 @@ class Publisher:
         )
         self._produce = self._producer.produce
 
-    def _find_topics(self, config: dict[str, Any], *, observations: bool) -> None:
-        wanted = {"ACTIVITY": self._topic} | ({"OBSERVATION": self._observation_topic} if observations else {})
-        with kafka.translated(f"cannot publish to {self._topic}", self._servers):
+    def _find_topics(self, config: dict[str, Any], *wanted: dict[str, str]) -> None:
+        topics = {name: topic for each in wanted for name, topic in each.items()}
+        with kafka.translated(f"cannot publish to {' and '.join(topics.values())}", self._servers):
             known = AdminClient(config).list_topics(timeout=_ANSWER_SECONDS).topics
-        for name, topic in wanted.items():
+        for name, topic in topics.items():
             if topic not in known:
                 raise BrokerError(
                     f"Kafka at {self._servers} has no topic {topic}: run `auditgap topics apply` "
@@ -149,10 +155,8 @@ class Publisher:
             if isinstance(seen, Rejection):
                 self._refuse(f"{name}: {feedfiles.where(line, item)}: {seen.detail}", seen.reason)
                 continue
-            key, headers = key_of(seen.subject).encode(), cloudevents.of_observation(seen)
-            place = (name, line, item) if len(raw) > _LARGE else None
             try:
-                self._put(self._observation_topic, self._encoder.observation(seen), key, headers, place)
+                self.observe(seen, (name, line, item) if len(raw) > _LARGE else None)
             except KafkaException as exception:
                 self._not_taken(exception, f"{name}: {feedfiles.where(line, item)}", len(raw))
 
@@ -164,8 +168,17 @@ class Publisher:
 
     def send(self, activity: Activity, place: tuple[str, int, int] | None = None) -> None:
         """Hand one activity to the producer. Raises KafkaException where the producer refuses it."""
-        key = key_of(activity.subject).encode()
-        self._put(self._topic, self._encoder.activity(activity), key, cloudevents.of_activity(activity), place)
+        subject, value, headers = activity.subject, self._encoder.activity(activity), cloudevents.of_activity(activity)
+        if self._signer is not None and activity.type == SETTINGS_TYPE:
+            headers += self._signer.headers(subject, value, signing.ACTIVITY)
+        self._put(self._topic, value, key_of(subject).encode(), headers, place)
+
+    def observe(self, seen: Observation, place: tuple[str, int, int] | None = None) -> None:
+        """Hand one observation to the producer. Raises KafkaException where the producer refuses it."""
+        subject, value, headers = seen.subject, self._encoder.observation(seen), cloudevents.of_observation(seen)
+        if self._signer is not None:
+            headers += self._signer.headers(subject, value, signing.OBSERVATION)
+        self._put(self._observation_topic, value, key_of(subject).encode(), headers, place)
 
     def _put(
         self, topic: str, value: bytes, key: bytes, headers: cloudevents.Headers, place: tuple[str, int, int] | None

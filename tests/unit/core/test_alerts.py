@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from tests.support.shards import Shards
@@ -9,8 +10,9 @@ from tests.unit.core.making import Run, act, alerts, at, canary, caught_up, saw,
 
 from auditgap.core.alerts import ATTACK_IDS, KINDS
 from auditgap.core.inputs import Activity, Rejection
-from auditgap.core.intake import ledger_of
+from auditgap.core.intake import ledger_of, observe, take
 from auditgap.core.ledger import ALERT_OF_REASON, Ledger
+from auditgap.core.observations import Observation
 from auditgap.core.policy import Actors, ChangeWindow, Rules, successor
 from auditgap.core.records import Emission, Severity
 from auditgap.core.shard import Shard
@@ -41,6 +43,12 @@ def governed(run: Run, watcher_key: str) -> Run:
 def triaged(*activities: Activity) -> list[Emission]:
     """Let a shard take activities in, and all mail that follows."""
     return Shards().take(*activities).finish().out
+
+
+def operator(result: str) -> Observation:
+    """Make an operator's statement."""
+    about: dict[str, Any] = {"organization_id": "org_1", "effective_at": at(0), "author": "jane@example.com"}
+    return Observation(id="said", kind="operator", result=result, observed_at=at(1), sent_at=at(1), message="", **about)
 
 
 def refused(reason: str) -> list[Emission]:
@@ -188,6 +196,14 @@ EXAMPLES = {
         lambda: Run().take(OFF, setting("off", 1, logging=True)),
         lambda: Run().take(OFF, replace(OFF, feed_id="feed_2"), act("of", 1)),
     ),
+    "signature_invalid": Examples(
+        lambda: observe({}, operator("on"), at(2), at(3), trusted=False, fault="it is not of this record").emissions,
+        lambda: observe({}, operator("on"), at(2), at(3), trusted=False).emissions,
+    ),
+    "unsigned_settings_change": Examples(
+        lambda: take({}, ON, at(6), at(7), trusted=False).emissions,
+        lambda: (*take({}, ON, at(6), at(7)).emissions, *take({}, OFF, at(6), at(7), trusted=False).emissions),
+    ),
     "header_mismatch": Examples(
         lambda: Ledger("org_1").alert("header_mismatch", "compliance.activity/0/17", "headers differ", at(1), at(2)),
         lambda: refused("not_avro"),
@@ -205,6 +221,7 @@ SEVERITIES = {
     **dict.fromkeys(
         ("post_gap_review", "feed_suspected_off", "evidence_conflict", "policy_changed", "flapping"), Severity.HIGH
     ),
+    "unsigned_settings_change": Severity.HIGH,
 }
 """All others are critical."""
 

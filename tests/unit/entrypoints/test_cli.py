@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 import auditgap
 from auditgap.adapters import kafka
+from auditgap.adapters.signing import read_trusted
 from auditgap.core.inputs import SETTINGS_TYPE
 from auditgap.core.policy import Rules
 from auditgap.core.records import Alert, Gap, Status
@@ -519,3 +520,69 @@ def test_a_policy_needs_an_author(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "--author" in result.stderr
     assert run("policy", "apply", str(file), "--author", "a\nb").exit_code == 2
+
+
+def test_backtest_takes_an_operators_word(tmp_path: Path) -> None:
+    """What an operator states is exact, and its bracket is too, however much was recorded since."""
+    said = {"kind": "operator", "organization_id": "org_1", "observed_at": "2026-11-23T20:00:00Z"}
+    said |= {"author": "jane@example.com", "message": "read in the console"}
+    lines: list[dict[str, Any]] = [
+        {**said, "result": "off", "effective_at": "2026-11-23T12:01:40.05Z"},
+        {**said, "result": "on", "effective_at": "2026-11-23T12:01:41.05Z"},
+        {**said, "result": "on", "effective_at": "2026-11-23T12:01:41Z", "author": None},
+    ]
+    (tmp_path / "seen.ndjson").write_text(ndjson(lines))
+    content = ndjson([activity(number, number / 10) for number in range(2000)])
+    result = run("backtest", "-", "--json", "--observations", str(tmp_path / "seen.ndjson"), stdin=content)
+    answer = json.loads(result.stdout)
+    (gap,) = answer["gaps"]
+    assert (gap["opened_by_kind"], gap["opened_actor_id"], gap["state"]) == ("operator", "jane@example.com", "CLOSED")
+    assert (gap["last_activity_id"], gap["first_activity_id"]) == ("activity_01000", "activity_01011")
+    assert (gap["bracket_exact"], gap["activity_inside_count"]) == (True, 10)
+    assert {each["kind"] for each in answer["alerts"]} == {"logging_disabled", "logging_restored"}
+    assert "line 3: a statement of an operator needs author" in result.stderr
+
+
+# --- keys and statements ----------------------------------------------------------------------------------------------
+
+
+def test_keys_generate(tmp_path: Path) -> None:
+    """A new key's line is the output, ready for the file of trusted keys; a second one does not overwrite it."""
+    path = tmp_path / "key.pem"
+    result = run("keys", "generate", str(path))
+    assert result.exit_code == 0
+    (line,) = result.stdout.splitlines()
+    (tmp_path / "trusted").write_text(result.stdout)
+    assert list(read_trusted(tmp_path / "trusted")) == [line.split()[0]]
+    assert f"private key {line.split()[0]} is in {path}" in result.stderr
+    again = run("keys", "generate", str(path))
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "never overwritten" in again.stderr
+
+
+STATED = {"--organization": "org_1", "--at": "2026-11-01T12:00:00Z", "--author": "jane@example.com", "--reason": "seen"}
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"--organization": None}, "takes either --organization or --feed"),
+        ({"--feed": "feed_1"}, "takes either --organization or --feed"),
+        ({"--at": "yesterday"}, "--at takes a time with a zone"),
+        ({"--at": "2026-11-01T12:00:00"}, "--at takes a time with a zone"),
+        ({"--at": "9998-01-01T00:00:00Z"}, "that cannot be stated"),
+        ({"--at": "1999-01-01T00:00:00Z"}, "before any feed existed"),
+        ({"--author": ""}, "--author takes 1 to 500 printable characters"),
+        ({"--reason": "a\nb"}, "--reason takes 1 to 2,000 printable characters"),
+        ({"--organization": "feed/x"}, "organization_id is not an id"),
+        ({"--author": None}, "Missing option '--author'"),
+        ({"--reason": None}, "Missing option '--reason'"),
+    ],
+    ids=str,
+)
+def test_statements_that_cannot_be_made(options: dict[str, str | None], fault: str) -> None:
+    """What a worker would refuse is wrong use already here, before any broker is asked."""
+    given = {name: value for name, value in {**STATED, **options}.items() if value is not None}
+    result = run("assert", "off", *(word for pair in given.items() for word in pair))
+    assert result.exit_code == 2
+    assert fault in result.stderr
