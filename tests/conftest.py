@@ -54,7 +54,7 @@ def settings(kafka: str) -> Iterator[Settings]:
     own = f"test-{uuid.uuid4().hex[:12]}"
     made = load(
         kafka={"bootstrap_servers": kafka},
-        topics={name: f"{own}.{name}" for name in ("activity", "alert", "gap", "policy")},
+        topics={name: f"{own}.{name}" for name in ("activity", "observation", "alert", "gap", "policy")},
         worker={"group": own, "instance_id": own, "http_port": 0},
     )
     apply_topics(made, lambda _: None)
@@ -71,6 +71,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "AUDITGAP_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "AUDITGAP_TOPICS__ACTIVITY": topics.activity,
+        "AUDITGAP_TOPICS__OBSERVATION": topics.observation,
         "AUDITGAP_TOPICS__ALERT": topics.alert,
         "AUDITGAP_TOPICS__GAP": topics.gap,
         "AUDITGAP_TOPICS__POLICY": topics.policy,

@@ -55,6 +55,7 @@ class TopicSettings(_Section):
     activity: TopicName = "compliance.activity"
     alert: TopicName = "compliance.alert"
     gap: TopicName = "compliance.gap"
+    observation: TopicName = "compliance.observation"
     policy: TopicName = "compliance.policy"
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
     replication: Annotated[int, Field(ge=1, le=10)] = 1
@@ -69,6 +70,16 @@ class TopicSettings(_Section):
     def activity_dlq(self) -> str:
         """Dead letters of the activity topic."""
         return f"{self.activity}.dlq"
+
+    @property
+    def observation_dlq(self) -> str:
+        """Dead letters of the observation topic."""
+        return f"{self.observation}.dlq"
+
+    @property
+    def policy_dlq(self) -> str:
+        """Dead letters of the policy topic."""
+        return f"{self.policy}.dlq"
 
 
 class RegistrySettings(_Section):
@@ -102,6 +113,16 @@ class WorkerSettings(_Section):
     def changelog(self) -> str:
         """The compacted topic that holds the worker's state."""
         return f"{self.group}.state"
+
+    @property
+    def mailbox(self) -> str:
+        """What partitions tell each other, and the ticks."""
+        return f"{self.group}.mail"
+
+    @property
+    def mailbox_dlq(self) -> str:
+        """Dead letters of the mailbox."""
+        return f"{self.mailbox}.dlq"
 
 
 class Settings(BaseSettings):

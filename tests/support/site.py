@@ -30,6 +30,7 @@ class Site:
             kafka=KafkaSettings(bootstrap_servers=bootstrap_servers),
             topics=TopicSettings(
                 activity=f"{name}.activity",
+                observation=f"{name}.observation",
                 alert=f"{name}.alert",
                 gap=f"{name}.gap",
                 policy=f"{name}.policy",

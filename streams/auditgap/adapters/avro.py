@@ -16,8 +16,9 @@ from fastavro.schema import SchemaParseException
 
 from auditgap import resources
 from auditgap.adapters.avro_flat import record_writer
-from auditgap.core import policy, times
+from auditgap.core import observations, policy, times
 from auditgap.core.inputs import Activity, Actor, Rejection
+from auditgap.core.observations import Observation
 from auditgap.core.records import Emission, Gap, alert_from_dict, as_dict, gap_from_dict
 
 MAGIC: Final = 0
@@ -29,7 +30,7 @@ Schema = Any
 
 @cache
 def schema(name: str) -> Schema:
-    """Load a shipped schema: activity, alert, gap or policy."""
+    """Load a shipped schema by its name in schemas/."""
     return fastavro.parse_schema(json.loads(schema_text(name)))
 
 
@@ -105,7 +106,7 @@ _UNREADABLE: Final = (
 
 
 class Encoder:
-    """Writes activities, alerts, gaps and policies with the ids of a table."""
+    """Writes activities, observations, alerts, gaps and policies with the ids of a table."""
 
     def __init__(self, ids: SchemaIds) -> None:
         self._prefixes = {name: ids.prefix(name) for name in ids.ids}
@@ -134,6 +135,11 @@ class Encoder:
                 activity.raw,
             )
         )
+
+    def observation(self, seen: Observation) -> bytes:
+        """Write an observation. Raises UnicodeEncodeError where a text holds half of a surrogate pair."""
+        unsaid = dict.fromkeys(self._fields["observation"])
+        return self._shape("observation", {**unsaid, **observations.as_shape(seen)})
 
     def emission(self, record: Emission) -> bytes:
         """Write a gap or an alert."""
@@ -175,6 +181,12 @@ def decode_activity(ids: SchemaIds, value: bytes | None) -> Activity | Rejection
         logging_enabled=shape["compliance_api_logging_enabled"],
         raw=shape["raw"],
     )
+
+
+def decode_observation(ids: SchemaIds, value: bytes | None) -> Observation | Rejection:
+    """Read an observation from its wire format."""
+    shape = ids.decode(value, "observation")
+    return shape if isinstance(shape, Rejection) else observations.from_shape(_plain(shape))
 
 
 def decode_emission(ids: SchemaIds, value: bytes, name: str) -> Emission | Rejection:

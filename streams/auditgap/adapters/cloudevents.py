@@ -12,6 +12,7 @@ from confluent_kafka import Message
 
 from auditgap.core import times
 from auditgap.core.inputs import Activity
+from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
 from auditgap.core.records import Emission, Gap
 
@@ -21,6 +22,7 @@ Headers = list[tuple[str, bytes]]
 ACTIVITY_TYPE_PREFIX: Final = b"com.anthropic.compliance.activity."
 ALERT_TYPE_PREFIX: Final = "io.auditgap.compliance.alert."
 GAP_TYPE: Final = "io.auditgap.compliance.gap"
+OBSERVATION_TYPE: Final = b"io.auditgap.compliance.observation"
 POLICY_TYPE: Final = b"io.auditgap.compliance.policy"
 
 _SPEC: Final = ("ce_specversion", b"1.0")
@@ -51,6 +53,19 @@ def of_activity(activity: Activity) -> Headers:
     if activity.created_at is not None:
         headers.append(("ce_time", times.text_of(activity.created_at).encode()))
     return headers
+
+
+def of_observation(seen: Observation) -> Headers:
+    """Make the headers of an observation."""
+    return [
+        _SPEC,
+        ("ce_id", seen.id.encode()),
+        ("ce_source", source_of(seen.feed_id)),
+        ("ce_type", OBSERVATION_TYPE),
+        ("ce_time", times.text_of(seen.observed_at).encode()),
+        ("ce_subject", seen.subject.encode()),
+        _AVRO,
+    ]
 
 
 def of_emission(record: Emission, subject: str) -> Headers:

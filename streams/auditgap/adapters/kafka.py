@@ -131,14 +131,14 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
     topics = settings.topics
     stamped = {"message.timestamp.type": "LogAppendTime"}
     kept = {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
+    # A dead letter is the record and its reason: it must fit wherever the record did.
+    dead = {**_FOREVER, **stamped, "max.message.bytes": "4194304"}
+    mailbox = settings.worker.mailbox
     return [
         TopicSpec(topics.activity, "the feed: one record per activity", {**kept, **stamped, **_RECORD_BYTES}),
-        TopicSpec(
-            topics.activity_dlq,
-            "records that could not be used, with the reason",
-            # A dead letter is the record and its reason: it must fit wherever the record did.
-            {**_FOREVER, **stamped, "max.message.bytes": "4194304"},
-        ),
+        TopicSpec(topics.activity_dlq, "activities that could not be used, with the reason", dead),
+        TopicSpec(topics.observation, "what collectors saw for themselves", {**kept, **stamped, **_RECORD_BYTES}),
+        TopicSpec(topics.observation_dlq, "observations that could not be used, with the reason", dead),
         TopicSpec(topics.alert, "alerts, every revision", {**kept, **stamped}),
         TopicSpec(topics.gap, "latest revision of each gap", {**_COMPACTED, **stamped}),
         TopicSpec(topics.gap_history, "every revision of each gap, chained by digest", {**_FOREVER, **stamped}),
@@ -147,6 +147,13 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
             "versions of each organization's policy, chained by digest; key * for the defaults",
             {**_COMPACTED, **_SIX_YEARS, **stamped, **_RECORD_BYTES},
         ),
+        TopicSpec(topics.policy_dlq, "versions of a policy that were refused, with the reason", dead),
+        TopicSpec(
+            mailbox,
+            "what partitions tell each other, and ticks",
+            {**kept, **stamped, **_RECORD_BYTES},
+        ),
+        TopicSpec(settings.worker.mailbox_dlq, "what was in the mailbox and could not be used", dead),
         TopicSpec(settings.worker.changelog, "the worker's state", {**_COMPACTED, **stamped, **_RECORD_BYTES}),
     ]
 

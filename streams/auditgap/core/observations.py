@@ -5,11 +5,11 @@ changed, only that it was on or off at some moment between two times.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, canonical, shown, subject_of, text
+from auditgap.core.inputs import Rejection, canonical, is_organization, shown, subject_of, text
 from auditgap.core.records import identifier
 
 RESULTS: Final = {
@@ -30,6 +30,9 @@ RESULTS: Final = {
     "caught_up": ("complete",),
 }
 """Kinds of observations, and what each can have seen."""
+
+TIMES: Final = ("observed_at", "sent_at", "called_at", "complete_through")
+"""Fields that are times."""
 
 MAX_SKEW: Final = 3600 * times.SECOND
 """A clock that is further off than an hour bounds nothing."""
@@ -86,46 +89,65 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
     """
     if not isinstance(record, Mapping):
         return Rejection("not_json", "not a JSON object")
-    kind, result = record.get("kind"), record.get("result")
+    shape = dict(record)
+    for name in TIMES:
+        value = record.get(name)
+        shape[name] = times.parse(value) if isinstance(value, str) else None
+        if shape[name] is None and value is not None:
+            return Rejection("unreadable", f"{name} is not a time with a zone: {shown(value)}")
+    shape["id"] = text(record.get("id")) or identifier("obs", canonical(record))
+    shape["feed_id"] = text(record.get("feed_id")) or feed_id
+    return from_shape(shape)
+
+
+def as_shape(seen: Observation) -> dict[str, Any]:
+    """Give an observation with the names of its JSON, times in microseconds."""
+    shape = {field.name: getattr(seen, field.name) for field in fields(seen)}
+    return {**shape, "skew_seconds": shape.pop("skew") / times.SECOND}
+
+
+def from_shape(shape: Mapping[str, Any]) -> Observation | Rejection:
+    """Undo `as_shape`, and check what anybody may have written; fields that it does not know are left out."""
+    kind, result = shape.get("kind"), shape.get("result")
     if kind not in RESULTS:
         return Rejection("unreadable", f"kind is none of {', '.join(RESULTS)}: {shown(kind)}")
     if result is None and kind == "caught_up":
         result = "complete"
     if result not in RESULTS[kind]:
         return Rejection("unreadable", f"result of a {kind} is none of {', '.join(RESULTS[kind])}: {shown(result)}")
-    moments: dict[str, int | None] = {}
-    for name in ("observed_at", "sent_at", "called_at", "complete_through"):
-        value = record.get(name)
-        moments[name] = times.parse(value) if isinstance(value, str) else None
-        if moments[name] is None and (value is not None or name == "observed_at"):
-            return Rejection("unreadable", f"{name} is not a time with a zone: {shown(value)}")
+    observed_at, called_at, complete_through = (
+        shape.get(name) for name in ("observed_at", "called_at", "complete_through")
+    )
+    if observed_at is None:
+        return Rejection("unreadable", "observed_at is not a time with a zone: missing")
     for owner, name in (("canary", "called_at"), ("caught_up", "complete_through")):
-        if kind == owner and moments[name] is None:
+        if kind == owner and shape.get(name) is None:
             return Rejection("unreadable", f"a {kind} needs {name}")
-    observed_at = moments["observed_at"] or 0
-    sent_at = observed_at if moments["sent_at"] is None else moments["sent_at"]
+    sent_at = observed_at if shape.get("sent_at") is None else shape["sent_at"]
     if sent_at > observed_at:
         return Rejection("unreadable", "sent_at is after observed_at")
-    skew = record.get("skew_seconds", 0)
+    skew = shape.get("skew_seconds", 0)
     if not isinstance(skew, int | float) or isinstance(skew, bool) or not 0 <= skew * times.SECOND <= MAX_SKEW:
         return Rejection("unreadable", f"skew_seconds is not a number from 0 to 3600: {shown(skew)}")
-    organization = record.get("organization_id")
-    organization_id = text(organization)
-    if organization is not None and organization_id is None:
+    organization = shape.get("organization_id")
+    if organization is not None and not is_organization(organization):
         return Rejection("unreadable", f"organization_id is not an id: {shown(organization)}")
-    status = record.get("status")
+    identity = text(shape.get("id"))
+    if identity is None:
+        return Rejection("unreadable", "id is missing or not a string")
+    status = shape.get("status")
     return Observation(
-        id=text(record.get("id")) or identifier("obs", canonical(record)),
+        id=identity,
         kind=str(kind),
         result=str(result),
         observed_at=observed_at,
         sent_at=sent_at,
-        skew=int(skew * times.SECOND),
-        organization_id=organization_id,
-        feed_id=text(record.get("feed_id")) or feed_id,
-        called_at=moments["called_at"],
-        complete_through=moments["complete_through"],
-        request_id=text(record.get("request_id")),
+        skew=round(skew * times.SECOND),
+        organization_id=text(organization),
+        feed_id=text(shape.get("feed_id")),
+        called_at=called_at,
+        complete_through=complete_through,
+        request_id=text(shape.get("request_id")),
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
-        message=text(record.get("message")),
+        message=text(shape.get("message")),
     )

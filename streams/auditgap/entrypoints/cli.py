@@ -141,24 +141,41 @@ def apply_policy(file: Path, author: str | None) -> int:
     return command.apply(load(), file, author, _say)
 
 
+_OBSERVATIONS: Final = click.option(
+    "--observations", metavar="FILE", multiple=True, type=_FILE, help="What a collector saw, one JSON object a line."
+)
+
+
 @cli.command()
-@click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
+@click.argument("files", metavar="FILE…|-", nargs=-1, type=_FILE)
 @click.option("--feed", metavar="ID", help="The feed they were read from: the key of records without organization.")
-def publish(files: Sequence[str], feed: str | None) -> int:
-    """Publish feed files.
+@_OBSERVATIONS
+def publish(files: Sequence[str], feed: str | None, observations: Sequence[str]) -> int:
+    """Publish feed files, and observations.
 
     NDJSON, a JSON array or the API's pages, gzip or not; - is standard input.
     """
     from auditgap.config import load
     from auditgap.entrypoints import publish as command
-    from auditgap.entrypoints.sources import Sources
+    from auditgap.entrypoints.sources import STDIN, STDIN_NAME, Sources
 
+    if not (files or observations):
+        raise UsageError("publish takes feed files, --observations, or both")
+    if twice := sorted({*files} & {*observations}):
+        raise UsageError(f"{twice[0]} is given as a feed and as observations")
     if feed is not None and not (0 < len(feed) <= 200 and feed.isprintable()):
         raise UsageError("--feed takes 1 to 200 printable characters")
     settings = load()
-    with Sources(files) as sources, command.Publisher(settings, sources.tell) as publisher:
+    seen = {STDIN_NAME if each == STDIN else each for each in observations}
+    with (
+        Sources([*files, *observations]) as sources,
+        command.Publisher(settings, sources.tell, observations=bool(observations)) as publisher,
+    ):
         for name, source in sources:
-            publisher.file(name, source, feed)
+            if name in seen:
+                publisher.observed(name, source)
+            else:
+                publisher.file(name, source, feed)
         publisher.flush()
     _say(str(publisher.counts))
     return publisher.counts.exit_status or int(bool(sources.unopened))
@@ -228,9 +245,7 @@ def alerts(*, follow: bool, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object (with --history: one a line).")
 @click.option("--history", is_flag=True, help="Every revision as it arrives, as a worker would have published it.")
 @click.option("--until", metavar="TIME", help="What stands for now: ISO 8601 with a zone. Later records are refused.")
-@click.option(
-    "--observations", metavar="FILE", multiple=True, type=_FILE, help="What a collector saw, one JSON object a line."
-)
+@_OBSERVATIONS
 @click.option("--policy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Who may switch it.")
 def backtest(
     files: Sequence[str],

@@ -1,4 +1,4 @@
-"""`auditgap publish`: feed files onto the activity topic, by an idempotent producer."""
+"""`auditgap publish`: feed files onto the activity topic, observations onto theirs, by an idempotent producer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,6 +16,7 @@ from auditgap.adapters.avro import Encoder
 from auditgap.bootstrap import schema_ids
 from auditgap.config import Settings
 from auditgap.core.inputs import SETTINGS_TYPE, Activity, Rejection, key_of, read_activity, read_settings
+from auditgap.core.observations import read_observation
 from auditgap.errors import BrokerError
 
 Tell = Callable[[str], None]
@@ -62,17 +63,20 @@ class Counts:
 class Publisher:
     """Publishes activities; leaving the context waits for delivery. Raises BrokerError at construction.
 
+    With `observations` it publishes them too, and wants their topic to be there.
+
     One delivery report in a thousand matters, so only failures are reported (`delivery.report.only.error`).
     """
 
-    def __init__(self, settings: Settings, tell: Tell) -> None:
+    def __init__(self, settings: Settings, tell: Tell, *, observations: bool = False) -> None:
         self.counts = Counts()
         self._tell = tell
         self._told_down = False
         self._topic = settings.topics.activity
+        self._observation_topic = settings.topics.observation
         self._servers = settings.kafka.bootstrap_servers
         config = kafka.client_config(settings.kafka)
-        self._find_topic(config)
+        self._find_topics(config, observations=observations)
         self._encoder = Encoder(schema_ids(settings))
         self._producer = Producer(
             {
@@ -93,14 +97,16 @@ class Publisher:
         )
         self._produce = self._producer.produce
 
-    def _find_topic(self, config: dict[str, Any]) -> None:
+    def _find_topics(self, config: dict[str, Any], *, observations: bool) -> None:
+        wanted = {"ACTIVITY": self._topic} | ({"OBSERVATION": self._observation_topic} if observations else {})
         with kafka.translated(f"cannot publish to {self._topic}", self._servers):
             known = AdminClient(config).list_topics(timeout=_ANSWER_SECONDS).topics
-        if self._topic not in known:
-            raise BrokerError(
-                f"Kafka at {self._servers} has no topic {self._topic}: run `auditgap topics apply` "
-                "(or set AUDITGAP_TOPICS__ACTIVITY)"
-            )
+        for name, topic in wanted.items():
+            if topic not in known:
+                raise BrokerError(
+                    f"Kafka at {self._servers} has no topic {topic}: run `auditgap topics apply` "
+                    f"(or set AUDITGAP_TOPICS__{name})"
+                )
 
     def __enter__(self) -> Self:
         return self
@@ -134,22 +140,40 @@ class Publisher:
             try:
                 send(activity, (name, line, item) if len(raw) > _LARGE else None)
             except KafkaException as exception:
-                if exception.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise BrokerError(
-                        f"Kafka at {self._servers}: cannot publish: {kafka.explain(exception.args[0])}"
-                    ) from None
-                size = f"{len(raw):,} characters, the topic takes {_RECORD_BYTES:,} bytes"
-                self._refuse(f"{name}: {feedfiles.where(line, item)}: the record is too large ({size})", "too_large")
+                self._not_taken(exception, f"{name}: {feedfiles.where(line, item)}", len(raw))
+
+    def observed(self, name: str, source: feedfiles.Source) -> None:
+        """Publish every observation in a file; what cannot be read is told by line."""
+        for line, item, raw, record in feedfiles.read(source):
+            seen = record if isinstance(record, Rejection) else read_observation(record)
+            if isinstance(seen, Rejection):
+                self._refuse(f"{name}: {feedfiles.where(line, item)}: {seen.detail}", seen.reason)
+                continue
+            key, headers = key_of(seen.subject).encode(), cloudevents.of_observation(seen)
+            place = (name, line, item) if len(raw) > _LARGE else None
+            try:
+                self._put(self._observation_topic, self._encoder.observation(seen), key, headers, place)
+            except KafkaException as exception:
+                self._not_taken(exception, f"{name}: {feedfiles.where(line, item)}", len(raw))
+
+    def _not_taken(self, exception: KafkaException, where: str, length: int) -> None:
+        if exception.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            raise BrokerError(f"Kafka at {self._servers}: cannot publish: {kafka.explain(exception.args[0])}") from None
+        size = f"{length:,} characters, the topic takes {_RECORD_BYTES:,} bytes"
+        self._refuse(f"{where}: the record is too large ({size})", "too_large")
 
     def send(self, activity: Activity, place: tuple[str, int, int] | None = None) -> None:
         """Hand one activity to the producer. Raises KafkaException where the producer refuses it."""
-        value = self._encoder.activity(activity)
         key = key_of(activity.subject).encode()
-        headers = cloudevents.of_activity(activity)
+        self._put(self._topic, self._encoder.activity(activity), key, cloudevents.of_activity(activity), place)
+
+    def _put(
+        self, topic: str, value: bytes, key: bytes, headers: cloudevents.Headers, place: tuple[str, int, int] | None
+    ) -> None:
         report = None if place is None else partial(self._failed_at, place)
         while True:
             try:
-                self._produce(self._topic, value, key, headers=headers, on_delivery=report)  # type: ignore[arg-type]
+                self._produce(topic, value, key, headers=headers, on_delivery=report)  # type: ignore[arg-type]
             except BufferError:
                 self._producer.poll(0.1)
             else:
