@@ -80,7 +80,11 @@ class Topics:
         """
         inputs, outputs = list(inputs), list(outputs)
         consumer = Consumer(
-            {**client_config(self._settings.kafka), "group.id": self._settings.worker.group, "enable.auto.commit": False}
+            {
+                **client_config(self._settings.kafka),
+                "group.id": self._settings.worker.group,
+                "enable.auto.commit": False,
+            }
         )
         try:
             parts = [TopicPartition(each.topic, each.partition) for each in self.ranges(inputs)]
@@ -165,8 +169,8 @@ class _Merge:
                 empty = {place for place in empty if not self._enter(place, heap)}
             if not heap:
                 return
-            _, *name = heapq.heappop(heap)
-            place = str(name[0]), int(name[1])
+            _, topic, number = heapq.heappop(heap)
+            place = topic, number
             yield self._held[place].popleft()
             if not self._enter(place, heap):
                 empty.add(place)

@@ -9,7 +9,7 @@ microseconds, periods half-open: `from` belongs to it, `to` does not.
 | `scope` | `kind` (organization, feed, all) and `id` |
 | `from`, `to`, `as_of` | the period; `as_of` is the append time of the last record read: what is later is UNKNOWN |
 | `coverage` | of all organizations of the population together (`of`; the feeds, where it has no organization) |
-| `members` | the population: each with `coverage`, `spans` (the four states, without a hole), `feeds`, policy in force |
+| `members` | the population: each with `coverage`, `spans` (its states, without a hole), `feeds`, policy in force |
 | `outside` | who is not in it, or of whom nothing is proven, and `why` (a key of OUTSIDE) |
 | `others` | how many organizations and feeds were seen that were not asked for |
 | `windows` | the gaps that touch the period: fields of schemas/gap.avsc, and those of `_window` |
@@ -27,6 +27,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from auditgap.core import times
@@ -69,7 +70,7 @@ class Scope:
             case "organization":
                 return subject == self.id
             case "feed":
-                return subject == f"{FEED_SUBJECT_PREFIX}{self.id}" or self.id in feeds
+                return subject == f"{FEED_SUBJECT_PREFIX}{self.id}" or any(each == self.id for each in feeds)
             case _:
                 return True
 
@@ -200,7 +201,7 @@ def overlaid(spans: Iterable[Span], gap: Gap, as_of: int) -> Iterator[Span]:
     for span in spans:
         cuts = {span.begin, span.end, last, *(() if first is None else (first,)), *(certain or ())}
         moments = sorted(cut for cut in cuts if span.begin <= cut <= span.end)
-        for begin, end in zip(moments, moments[1:], strict=False):
+        for begin, end in pairwise(moments):
             if span.state == OFF or (certain is not None and certain[0] <= begin and end <= certain[1]):
                 yield Span(begin, end, OFF)
             elif end <= last and (gap.opened_at is None or first is None or begin >= first):
@@ -229,7 +230,8 @@ def chain_faults(revisions: Iterable[Gap]) -> list[str]:
     for gap in revisions:
         by_sequence[gap.history_sequence].append(gap)
     faults = []
-    expected, digests = 1, {None}
+    expected = 1
+    digests: set[str | None] = {None}
     for sequence, here in sorted(by_sequence.items()):
         if sequence > expected:
             gone = f"sequence {expected}" if sequence == expected + 1 else f"sequences {expected} to {sequence - 1}"
@@ -292,9 +294,9 @@ def _differences(scope: Scope, evidence: Evidence, published: Mapping[str, Gap])
             yield _difference(gap, "; ".join(faults))
     for ledger in evidence.ledgers.values():
         for gap in standing(ledger.gaps.values()).values():
-            if gap.gap_id not in published and gap.gap_id not in evidence.compared:
-                if scope.holds(gap.subject, evidence.feeds.get(gap.subject, ())):
-                    yield _difference(gap, "it is not published: the worker has not come that far")
+            new = gap.gap_id not in published and gap.gap_id not in evidence.compared
+            if new and scope.holds(gap.subject, evidence.feeds.get(gap.subject, ())):
+                yield _difference(gap, "it is not published: the worker has not come that far")
 
 
 def _difference(gap: Gap, what: str) -> dict[str, Any]:
@@ -367,9 +369,7 @@ def build(scope: Scope, begin: int, end: int, evidence: Evidence) -> dict[str, A
     ]
     windows.sort(key=lambda each: (_opened(each[0]), each[0].gap_id))
     of = "organizations" if any(not name.startswith(FEED_SUBJECT_PREFIX) for name in measured) else "feeds"
-    counted = [
-        each for name, each in measured.items() if name.startswith(FEED_SUBJECT_PREFIX) == (of == "feeds")
-    ]
+    counted = [each for name, each in measured.items() if name.startswith(FEED_SUBJECT_PREFIX) == (of == "feeds")]
     shapes = [shape for _, shape in windows]
     return {
         "scope": {"kind": scope.kind, "id": scope.id},

@@ -10,7 +10,7 @@ JSON: the keys of `core.report`, and
 |---|---|
 | `format` | 1; another number is another report |
 | `auditgap_version`, `produced_at` | what wrote it, and when |
-| `inputs` | each partition of each input: `topic`, `topic_id`, `partition`, `begin`, `worker` (where its group stood, null if nowhere), `end`; offsets, the end not included |
+| `inputs` | each partition: `topic`, `topic_id`, `partition`, offsets `begin` to before `end`, `worker`: its group's |
 | `records` | how many inputs were `read`, and how many `not_used`, by reason |
 | `history_ranges` | the same of the gap history |
 | `latest_differences` | where the topic of the latest revisions was not what the history says |
@@ -37,7 +37,8 @@ from auditgap.config import Settings
 from auditgap.core import times
 from auditgap.core.inputs import SETTINGS_TYPE, Activity, Rejection, subject_of
 from auditgap.core.intake import Outcome
-from auditgap.core.records import Gap, as_dict
+from auditgap.core.observations import Observation
+from auditgap.core.records import Gap
 from auditgap.core.report import Evidence, Scope, build, history_shape, latest_of, standing
 from auditgap.core.shard import Shard
 from auditgap.entrypoints import report_page, show
@@ -94,13 +95,19 @@ def verify(settings: Settings, path: Path, tell: Tell) -> int:
         _moment("from", claimed["from"]),
         _moment("to", claimed["to"]),
         ranges,
-        {(each["topic"], each["partition"]): each["worker"] for each in claimed["inputs"] if each["worker"] is not None},
+        {
+            (each["topic"], each["partition"]): each["worker"]
+            for each in claimed["inputs"]
+            if each["worker"] is not None
+        },
         history,
         {each["topic"]: each["topic_id"] for each in (*claimed["inputs"], *claimed["history_ranges"])},
     )
     left_out = _NOT_RECOMPUTED | {"format"}
     faults = list(_faults(claimed))
-    faults += _apart({name: each for name, each in claimed.items() if name not in left_out}, json.loads(show.json_of(recomputed)))
+    faults += _apart(
+        {name: each for name, each in claimed.items() if name not in left_out}, json.loads(show.json_of(recomputed))
+    )
     faults += _now(settings)
     faults = list(dict.fromkeys(faults))
     _tell_all(faults, click.echo)
@@ -121,7 +128,7 @@ def _moment(name: str, value: str) -> int:
 
 def _inputs(settings: Settings) -> tuple[str, ...]:
     """Name the topics that are replayed."""
-    return settings.topics.activity, settings.topics.policy
+    return settings.topics.activity, settings.topics.observation, settings.topics.policy
 
 
 # --- replay -----------------------------------------------------------------------------------------------------------
@@ -144,7 +151,7 @@ class Replay:
         self._ids = schema_ids(settings)
         self._topics = settings.topics
         self._partitions = partitions
-        self._mislaid: dict[bytes, tuple[Activity, int]] = {}
+        self._mislaid: dict[bytes, tuple[Activity | Observation, int]] = {}
 
     def take(self, message: Message) -> None:
         """Take in one record."""
@@ -159,36 +166,44 @@ class Replay:
             else:
                 self._took(self.shard.policy(version, append_time), append_time)
         else:
-            self._take_activity(message, append_time)
+            self._take_evidence(message, append_time)
 
-    def _take_activity(self, message: Message, append_time: int) -> None:
-        activity: Activity | Rejection
-        if is_text(message.key()):
-            activity = avro.decode_activity(self._ids, message.value())
+    def _take_evidence(self, message: Message, append_time: int) -> None:
+        found: Activity | Observation | Rejection
+        if not is_text(message.key()):
+            found = Rejection("bad_key", "the key is not UTF-8")
+        elif message.topic() == self._topics.observation:
+            found = avro.decode_observation(self._ids, message.value())
         else:
-            activity = Rejection("bad_key", "the key is not UTF-8")
-        place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-        if isinstance(activity, Rejection):
-            self.not_used[activity.reason] += 1
-            claimed = cloudevents.claims(headers_of(message))
-            if (claimed is not None and claimed.type == SETTINGS_TYPE) or MARK in (message.value() or b""):
-                at_home = claimed is not None and self._is_home(claimed.subject, message)
-                subject = claimed.subject if claimed is not None and at_home else subject_of(None, "unknown")
-                refusal = Rejection("settings_unreadable", activity.detail)
-                self.shard.refused(refusal, subject, place, append_time, append_time)
-            return
-        if not self._is_home(activity.subject, message):
-            self._mislaid[place.encode()] = activity, append_time
-            return
-        for name, value in headers_of(message) or ():
-            if name == "auditgap_forwarded_from" and value is not None:
-                self._mislaid.pop(value if isinstance(value, bytes) else value.encode(), None)
-        self._took_activity(activity, append_time)
+            found = avro.decode_activity(self._ids, message.value())
+        if isinstance(found, Rejection):
+            self._unreadable(message, found, append_time)
+        elif not self._is_home(found.subject, message):
+            self._mislaid[_place(message)] = found, append_time
+        else:
+            for name, value in headers_of(message) or ():
+                if name == "auditgap_forwarded_from":
+                    self._mislaid.pop(value, None)
+            self._took_evidence(found, append_time)
 
-    def _took_activity(self, activity: Activity, append_time: int) -> None:
-        if activity.feed_id is not None:
-            self.feeds[activity.subject].add(activity.feed_id)
-        self._took(self.shard.activity(activity, append_time, append_time), append_time)
+    def _unreadable(self, message: Message, why: Rejection, append_time: int) -> None:
+        """Take in that there is a record that nobody can read: it may have been a settings event."""
+        self.not_used[why.reason] += 1
+        claimed = cloudevents.claims(headers_of(message))
+        if (claimed is not None and claimed.type == SETTINGS_TYPE) or MARK in (message.value() or b""):
+            subject = subject_of(None, "unknown")
+            if claimed is not None and self._is_home(claimed.subject, message):
+                subject = claimed.subject
+            refusal = Rejection("settings_unreadable", why.detail)
+            self.shard.refused(refusal, subject, _place(message).decode(), append_time, append_time)
+
+    def _took_evidence(self, found: Activity | Observation, append_time: int) -> None:
+        if found.feed_id is not None:
+            self.feeds[found.subject].add(found.feed_id)
+        if isinstance(found, Observation):
+            self._took(self.shard.observation(found, append_time, append_time), append_time)
+        else:
+            self._took(self.shard.activity(found, append_time, append_time), append_time)
 
     def _took(self, outcome: Outcome, append_time: int) -> None:
         if outcome.rejection is not None:
@@ -198,8 +213,8 @@ class Replay:
 
     def late(self) -> None:
         """Take in what nobody has handed on yet."""
-        for activity, append_time in self._mislaid.values():
-            self._took_activity(activity, append_time)
+        for found, append_time in self._mislaid.values():
+            self._took_evidence(found, append_time)
         self._mislaid.clear()
 
     def standing(self) -> dict[str, Gap]:
@@ -212,7 +227,11 @@ class Replay:
         return partition_of(subject, self._partitions) == message.partition()
 
 
-def _computed(  # noqa: PLR0913 - they are what a verification takes from the report
+def _place(message: Message) -> bytes:
+    return f"{message.topic()}/{message.partition()}/{message.offset()}".encode()
+
+
+def _computed(
     settings: Settings,
     scope: Scope,
     begin: int,
@@ -235,7 +254,9 @@ def _computed(  # noqa: PLR0913 - they are what a verification takes from the re
     replay.late()
     replay.standing()
     if not replay.read:
-        raise FailureError(f"there is nothing to report on: no record is on {' or '.join(sorted({e.topic for e in ranges}))}")
+        raise FailureError(
+            f"there is nothing to report on: no record is on {' or '.join(sorted({e.topic for e in ranges}))}"
+        )
     history = list(_gaps(settings, history_ranges))
     subjects = replay.shard.ledgers.keys() | {gap.subject for gap in history}
     if scope.kind != "all" and not any(scope.holds(name, replay.feeds.get(name, ())) for name in subjects):
@@ -243,7 +264,7 @@ def _computed(  # noqa: PLR0913 - they are what a verification takes from the re
         raise UsageError(
             f"{scope.kind} {show.clean(scope.id or '')} was never seen on {settings.topics.activity}"
             f"{', though the policy names it' if named else ''}; "
-            f"it knows {show.counted(len(replay.shard.ledgers), 'organization or feed').replace('feeds', 'feeds')}"
+            f"{len(replay.shard.ledgers):,} organizations and feeds were"
         )
     evidence = Evidence(
         ledgers=replay.shard.ledgers,
@@ -288,7 +309,7 @@ def _range_shape(each: Range, ids: dict[str, str]) -> dict[str, Any]:
 
 
 def _gaps(settings: Settings, ranges: Iterable[Range]) -> Iterator[Gap]:
-    """Read the gaps of ranges. Raises FailureError at a record that is none: a history with a stranger in it is none."""
+    """Read the gaps of ranges. Raises FailureError at a record that is none: a stranger wrote it."""
     ids = schema_ids(settings)
     for message in records(settings, ranges):
         try:
@@ -390,7 +411,9 @@ def _check_there(settings: Settings, claimed: dict[str, Any], ranges: list[Range
 
 def _now(settings: Settings) -> Iterator[str]:
     """Check what is published at this moment: the chain of the whole history, and the latest revisions against it."""
-    _, written, _ = Topics(settings).steady((settings.topics.activity,), (settings.topics.gap, settings.topics.gap_history))
+    _, written, _ = Topics(settings).steady(
+        (settings.topics.activity,), (settings.topics.gap, settings.topics.gap_history)
+    )
     history = history_shape(_gaps(settings, [each for each in written if each.topic == settings.topics.gap_history]))
     yield from _faults(
         {"history": history, "differences": [], "latest_differences": _latest_differences(settings, written)}
