@@ -44,7 +44,7 @@ class Topics:
 
     def identified(self, needed: Sequence[str], optional: Sequence[str]) -> dict[str, str]:
         """Give the ids of the topics that exist. Raises BrokerError where one that is needed does not."""
-        found = identify(self._admin, [*needed, *optional], self._servers)
+        found = identify(self._admin, list(dict.fromkeys((*needed, *optional))), self._servers)
         for name in needed:
             if name not in found:
                 raise BrokerError(f"Kafka at {self._servers} has no topic {name}: run `auditgap topics apply`")

@@ -19,8 +19,8 @@ microseconds, periods half-open: `from` belongs to it, `to` does not.
 
 Coverage: `period`, `proven`, `inferred`, `unknown`, `off`, `lower` (proven and inferred), `upper` (and unknown), each
 `…_microseconds`; `lower_percent` is rounded down, `upper_percent` up; `longest_unproven` is the longest stretch in
-which nothing is PROVEN; a window shorter than `resolution_microseconds` cannot be excluded in what counts as audited
-(null where nothing does).
+which nothing is PROVEN (of several, with whose it is); a window shorter than `resolution_microseconds` cannot be
+excluded in what counts as audited (null where nothing does).
 """
 
 import hashlib
@@ -39,7 +39,8 @@ from auditgap.core.recent import PROOF_LIMIT
 from auditgap.core.records import Alert, Gap, as_dict, as_json, digest
 
 STATES: Final = {
-    PROVEN: "between two records of the feed, or canaries seen, that are no further apart than an hour",
+    PROVEN: "between two records of the feed, or canaries seen, that are no further apart than "
+    f"{PROOF_LIMIT // times.SECOND // 60} minutes",
     INFERRED: "between two such proofs that are further apart, and nothing speaks against it",
     UNKNOWN: "before the first proof and after the last; where a window may have begun or ended; not seen",
     OFF: "in the certain part of a window: the feed was switched off",
@@ -164,10 +165,14 @@ def together(parts: Iterable[Coverage]) -> Coverage:
         unknown=sum(each.unknown for each in parts),
         off=sum(each.off for each in parts),
         longest_unproven=max(
-            (each.longest_unproven for each in parts if each.longest_unproven), key=lambda s: s[1] - s[0], default=None
+            (each.longest_unproven for each in parts if each.longest_unproven is not None), key=_long, default=None
         ),
         resolution=max((each.resolution for each in parts if each.resolution is not None), default=None),
     )
+
+
+def _long(stretch: tuple[int, int] | None) -> int:
+    return 0 if stretch is None else stretch[1] - stretch[0]
 
 
 def within(spans: Iterable[Span], begin: int, end: int) -> list[Span]:
@@ -330,7 +335,7 @@ def build(scope: Scope, begin: int, end: int, evidence: Evidence) -> dict[str, A
     outside: list[dict[str, Any]] = []
     measured: dict[str, Coverage] = {}
     windows: list[tuple[Gap, dict[str, Any]]] = []
-    for name in sorted(asked):
+    for name in sorted(asked, key=lambda each: (each.startswith(FEED_SUBJECT_PREFIX), each)):
         ledger = evidence.ledgers.get(name) or Ledger(name)
         spans = ledger.coverage(evidence.as_of)
         starts = [span.begin for span in spans[:1]] + [_opened(gap) for gap in kept[name]]
@@ -369,7 +374,11 @@ def build(scope: Scope, begin: int, end: int, evidence: Evidence) -> dict[str, A
     ]
     windows.sort(key=lambda each: (_opened(each[0]), each[0].gap_id))
     of = "organizations" if any(not name.startswith(FEED_SUBJECT_PREFIX) for name in measured) else "feeds"
-    counted = [each for name, each in measured.items() if name.startswith(FEED_SUBJECT_PREFIX) == (of == "feeds")]
+    counted = {name: each for name, each in measured.items() if name.startswith(FEED_SUBJECT_PREFIX) == (of == "feeds")}
+    total = _shape(together(counted.values()))
+    if total["longest_unproven"] is not None:
+        longest = max(counted, key=lambda name: _long(counted[name].longest_unproven))
+        total["longest_unproven"] |= _whose(longest)
     shapes = [shape for _, shape in windows]
     return {
         "scope": {"kind": scope.kind, "id": scope.id},
@@ -379,7 +388,7 @@ def build(scope: Scope, begin: int, end: int, evidence: Evidence) -> dict[str, A
         "coverage": {
             "of": of,
             "members": len(counted),
-            **_shape(together(counted)),
+            **total,
             "excused_microseconds": sum(shape["excused_microseconds"] for shape in shapes),
         },
         "members": members,

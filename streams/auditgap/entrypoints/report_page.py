@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from auditgap.core import times
 from auditgap.core.coverage import INFERRED, OFF, PROVEN, UNKNOWN
+from auditgap.core.recent import PROOF_LIMIT
 from auditgap.core.report import OUTSIDE, STATES, percent
 from auditgap.entrypoints import show
 
@@ -128,20 +129,21 @@ def _answer(report: Shape) -> list[Block]:
         lines.append(f"Of {coverage['members']} {coverage['of']} together, each for the whole period.")
     off = coverage["off_microseconds"]
     lines.append(
-        f"Known to have been off: {_length(off)}. {_windows_counted(report)}."
+        f"Known to have been off: {_at_most(off)}. {_windows_counted(report)}."
         if off or report["windows"]
         else "No window is known in which it was off."
     )
     if (unknown := coverage["unknown_microseconds"]) > 0:
-        lines.append(f"Not known: {_length(unknown)}, nothing proves either.")
+        lines.append(f"Not known: {_at_most(unknown)}, nothing proves either.")
     longest, resolution = coverage["longest_unproven"], coverage["resolution_microseconds"]
     if longest:
         lines.append(
-            f"Longest stretch without proof: {_length(longest['microseconds'])}, "
-            f"{_time(longest['begin'])} to {_time(longest['end'])}."
+            f"Longest stretch without proof: {_at_most(longest['microseconds'])}, "
+            f"{_time(longest['begin'])} to {_time(longest['end'])}"
+            f"{f', of {_whose(longest)}' if coverage['members'] > 1 else ''}."
         )
     lines.append(
-        f"Windows shorter than {_length(resolution)} cannot be excluded in what counts as audited."
+        f"Windows shorter than {_at_most(resolution)} cannot be excluded in what counts as audited."
         if resolution
         else "Nothing in the period is proven."
     )
@@ -183,7 +185,7 @@ def _answer(report: Shape) -> list[Block]:
                 (
                     state,
                     f"{percent(micros, period, up=state in (UNKNOWN, OFF))} %",
-                    _length(micros),
+                    (_at_most if state in (UNKNOWN, OFF) else _length)(micros),
                     _seconds(micros),
                     meaning,
                 )
@@ -231,7 +233,7 @@ def _windows(report: Shape) -> list[Block]:
 def _window_rows(window: Shape) -> Iterable[tuple[str, str]]:
     yield "off from", _bound(window["opening"], window["opened_at"], window["opened_at_latest"])
     yield "back on", _bound(window["closing"], window["closed_at_earliest"], window["closed_at"])
-    yield "not audited", f"{_length(window['in_period_microseconds'])} of the period at the most"
+    yield "not audited", f"{_at_most(window['in_period_microseconds'])} of the period at the most"
     yield "shown off by", _evidence(window, "opened")
     listed = {"LISTED": "listed in the policy", "NOT_LISTED": "not listed in the policy", "UNKNOWN": "not known"}
     version = "no policy in force" if window["policy_version"] is None else f"policy version {window['policy_version']}"
@@ -305,7 +307,7 @@ def _activity(window: Shape, side: str, none: str) -> str:
 
 def _not_audited(report: Shape) -> list[Block]:
     stretches = [
-        (span["state"], _whose(member), _time(span["begin"]), _time(span["end"]), _length(_long(span)))
+        (span["state"], _whose(member), _time(span["begin"]), _time(span["end"]), _at_most(_long(span)))
         for member in report["members"]
         for span in member["spans"]
         if span["state"] in (UNKNOWN, OFF)
@@ -325,9 +327,12 @@ def _population(report: Shape) -> list[Block]:
             _whose(member),
             f"{each['lower_percent']} %",
             f"{each['upper_percent']} %",
-            *(_length(each[f"{state.lower()}_microseconds"]) for state in STATES),
-            _length(each["longest_unproven"]["microseconds"]) if each["longest_unproven"] else "none",
-            _length(each["resolution_microseconds"]) if each["resolution_microseconds"] else "none",
+            *(
+                (_at_most if state in (UNKNOWN, OFF) else _length)(each[f"{state.lower()}_microseconds"])
+                for state in STATES
+            ),
+            _at_most(each["longest_unproven"]["microseconds"]) if each["longest_unproven"] else "none",
+            _at_most(each["resolution_microseconds"]) if each["resolution_microseconds"] else "none",
             ", ".join(member["feeds"]) or "not named",
         )
         for member in report["members"]
@@ -365,12 +370,12 @@ def _method() -> list[Block]:
         Text(
             "Audited at the least are PROVEN and INFERRED, at the most UNKNOWN as well. Silence is never taken for "
             "audited: what lies before the first record that is kept, and after the last proof, is UNKNOWN. Lengths "
-            "are sums of whole microseconds; a percentage that speaks for it is rounded down, one that speaks against "
-            "it up."
+            "are sums of whole microseconds; what speaks for the feed is rounded down, what speaks against it up."
         ),
         Text(
             "Between two proofs a window may hide that is shorter than the time between them: the resolution is the "
-            "longest such time in what counts as audited. In PROVEN stretches it is at most an hour."
+            "longest such time in what counts as audited. In PROVEN stretches it is at most "
+            f"{_length(PROOF_LIMIT)}."
         ),
         Text(
             "The report was computed by reading all input records again, in the order of the broker's append times, "
@@ -454,7 +459,16 @@ def _time(text: str | None) -> str:
 
 
 def _length(micros: int) -> str:
-    return show.length(micros / times.SECOND)
+    """Write a length, never more than it is."""
+    return show.length(micros // 1000 / 1000)
+
+
+def _at_most(micros: int) -> str:
+    """Write a length, never less than it is: one that speaks against the feed."""
+    whole = micros // times.SECOND
+    step = 3600 if whole >= 86_400 else 60 if whole >= 3600 else 1 if whole >= 60 else 0
+    unit = step * times.SECOND or 1000
+    return show.length(-(-micros // unit) * unit / times.SECOND)
 
 
 def _seconds(micros: int) -> str:
