@@ -433,7 +433,8 @@ def _opened(gap: Gap) -> int:
 
 
 def _closed(gap: Gap, as_of: int) -> int:
-    return max(as_of, _opened(gap) + 1) if gap.closed_at is None else gap.closed_at
+    """The latest time of a gap; after its opening, so that the shortest one lies in a period too."""
+    return max(_opened(gap) + 1, as_of if gap.closed_at is None else gap.closed_at)
 
 
 def _window(gap: Gap, ledger: Ledger, begin: int, end: int, as_of: int, published: Gap | None) -> dict[str, Any]:
