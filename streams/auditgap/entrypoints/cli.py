@@ -338,6 +338,61 @@ def backtest(
     )
 
 
+@cli.group(invoke_without_command=True)
+@click.option("--organization", metavar="ID", help="About one organization.")
+@click.option("--feed", metavar="ID", help="About a feed, and the organizations that were read from it.")
+@click.option("--all", "everything", is_flag=True, help="About all that was ever seen.")
+@click.option("--from", "since", metavar="TIME", help="Where the period begins: ISO 8601 with a zone.")
+@click.option("--to", "until", metavar="TIME", help="Where it ends; this moment does not belong to it.")
+@click.option("--markdown", "form", flag_value="markdown", default="markdown", help="For reading (if nothing is said).")
+@click.option("--html", "form", flag_value="html", help="One page for a browser or for paper.")
+@click.option("--json", "form", flag_value="json", help="One JSON object: what `report verify` takes.")
+@click.pass_context
+def report(
+    context: click.Context,
+    organization: str | None,
+    feed: str | None,
+    since: str | None,
+    until: str | None,
+    form: str,
+    *,
+    everything: bool,
+) -> int:
+    """Say how much of a period was audited, by reading all inputs again.
+
+    Exit status 1 if the published gaps are not what the inputs give, or their history is not whole.
+    """
+    from auditgap.config import load
+    from auditgap.core.report import Scope
+    from auditgap.entrypoints import report as command
+
+    if context.invoked_subcommand is not None:
+        if (organization, feed, since, until, everything) != (None, None, None, None, False):
+            raise UsageError(f"options of a new report do not go with `report {context.invoked_subcommand}`")
+        return 0
+    scopes = [Scope("organization", organization)] if organization else []
+    scopes += [Scope("feed", feed)] if feed else []
+    scopes += [Scope("all")] if everything else []
+    if len(scopes) != 1:
+        raise UsageError("say what the report is about: one of --organization ID, --feed ID and --all")
+    if since is None or until is None:
+        raise UsageError("say which period the report is about: --from TIME and --to TIME")
+    return command.run(load(), scopes[0], since, until, form, _say)
+
+
+@report.command("verify")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
+def verify_report(file: Path) -> int:
+    """Recompute a report of --json from the inputs that it names, and check the chain of the gap history.
+
+    Exit status 1 if anything differs, or if it cannot be verified any more.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import report as command
+
+    return command.verify(load(), file, _say)
+
+
 def main() -> None:
     """Run the command line."""
     cli(prog_name="auditgap")
