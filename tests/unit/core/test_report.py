@@ -10,6 +10,7 @@ from tests.unit.core.making import Run, act, at, gaps, setting
 from auditgap.core.coverage import INFERRED, OFF, PROVEN, UNKNOWN, Span
 from auditgap.core.inputs import Activity
 from auditgap.core.policy import Actors, ChangeWindow, Rules, successor
+from auditgap.core.recent import PROOF_LIMIT
 from auditgap.core.records import Gap, as_dict, digest
 from auditgap.core.report import (
     OUTSIDE,
@@ -125,7 +126,7 @@ def test_measure() -> None:
 
 def test_resolution_of_proven() -> None:
     """Where all is proven a window may still hide that is shorter than the proof limit, but not than the stretch."""
-    assert measure(spans((0, PROVEN), until=5 * HOUR)).resolution == HOUR * SECOND
+    assert measure(spans((0, PROVEN), until=5 * HOUR)).resolution == PROOF_LIMIT
     assert measure(spans((0, PROVEN), until=100)).resolution == 100 * SECOND
     assert measure(spans((0, UNKNOWN), (50, OFF), until=100)).resolution is None
     assert measure(spans((0, PROVEN), until=100)).longest_unproven is None
@@ -174,7 +175,7 @@ def test_a_window() -> None:
         "organization_id": "org_1",
         "feed_id": None,
     }
-    assert coverage["resolution_microseconds"] == HOUR * SECOND
+    assert coverage["resolution_microseconds"] == PROOF_LIMIT
     (told,) = found["windows"]
     (last,) = latest_of(gaps(run.out)).values()
     assert [told[name] for name in ("last_activity_id", "opened_by_id", "closed_by_id", "first_activity_id")] == [
