@@ -752,7 +752,11 @@ class Ledger:
                 draft = self._render(gap_id, window, published)
             else:
                 draft = replace(self.gaps[gap_id], state="SUPERSEDED", superseded_by=self.replaced[gap_id])
-            if draft != published:
+            # What is explained when it is first seen was never a gap of its own.
+            stillborn = published is None and draft.state in ("SUPERSEDED", "RETRACTED")
+            if stillborn:
+                self.touched.add(("g", gap_id))
+            elif draft != published:
                 drafts.append((published, draft))
         gaps = [(published, self._stamp(draft, produced_at)) for published, draft in drafts]
         alerts = [alert for published, gap in gaps for alert in self._alerts_of(published, gap, also, produced_at)]
@@ -1258,7 +1262,11 @@ class Ledger:
         match kind:
             case "g":
                 bracket = self.brackets.get(name)
-                return {"gap": as_dict(self.gaps[name]), "bracket": None if bracket is None else _texts(bracket)}
+                gap = self.gaps.get(name)
+                return {
+                    "gap": None if gap is None else as_dict(gap),
+                    "bracket": None if bracket is None else _texts(bracket),
+                }
             case "l":
                 # What the table of kinds says need not be said again in every organization's state.
                 shape = as_dict(self.alerts[name])
@@ -1285,7 +1293,7 @@ class Ledger:
         ledger.recent.runs.runs.sort()
         ledger.windows = dict(ledger._standing())
         for gap_id, window in ledger.windows.items():
-            published = ledger.gaps[gap_id]
+            published = ledger.gaps.get(gap_id)
             # An activity may have changed the bracket after the last revision was published.
             if ledger._render(gap_id, window, published) != published:
                 ledger.stale.add(gap_id)
@@ -1295,12 +1303,13 @@ class Ledger:
     def _restore_one(self, key: str, shape: Any) -> None:
         match key[0]:
             case "g":
-                gap = gap_from_dict(shape["gap"])
-                self.gaps[gap.gap_id] = gap
-                if gap.state == "OPEN":
-                    self.open.add(gap.gap_id)
+                gap_id = key[1:]
+                if shape["gap"] is not None:
+                    gap = self.gaps[gap_id] = gap_from_dict(shape["gap"])
+                    if gap.state == "OPEN":
+                        self.open.add(gap_id)
                 if shape["bracket"] is not None:
-                    self.brackets[gap.gap_id] = _bracket(shape["bracket"])
+                    self.brackets[gap_id] = _bracket(shape["bracket"])
             case "l":
                 row = KINDS[shape["kind"]]
                 alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})

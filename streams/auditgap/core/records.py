@@ -43,6 +43,33 @@ class Severity(IntEnum):
     CRITICAL = 5
 
 
+GAP_STATES: Final = {
+    "OPEN": "off now; a suspected one: not seen, or not caught up yet",
+    "CLOSED": "it is over; a suspected one: seen again, but not proven to have been recorded throughout",
+    "SUPERSEDED": "another gap knows more of it: `superseded_by`; none where it is explained otherwise",
+    "RETRACTED": "a suspicion that came to nothing: recording is proven throughout",
+}
+"""What each state of a gap means."""
+
+GAP_CHANGES: Final = {
+    (None, "OPEN"): "an off, or a suspicion, is heard of",
+    (None, "CLOSED"): "both its ends are heard of at once",
+    ("OPEN", "CLOSED"): "on again; a suspicion: all up to its end is on the topic",
+    ("OPEN", "SUPERSEDED"): "better or earlier evidence opens it, or explains it",
+    ("OPEN", "RETRACTED"): "a suspicion: recording is proven throughout",
+    ("CLOSED", "OPEN"): "what closed it was late, and an off came after it",
+    ("CLOSED", "SUPERSEDED"): "better or earlier evidence opens it, or explains it",
+    ("CLOSED", "RETRACTED"): "a suspicion: late records prove recording throughout",
+    ("SUPERSEDED", "OPEN"): "what explained it is itself explained by later evidence",
+    ("SUPERSEDED", "CLOSED"): "what explained it is itself explained by later evidence",
+    ("SUPERSEDED", "RETRACTED"): "what explained it went, and recording is proven throughout",
+    ("RETRACTED", "SUPERSEDED"): "late evidence of an off in it",
+    ("RETRACTED", "OPEN"): "a suspicion: late evidence makes it longer than what is complete",
+    ("RETRACTED", "CLOSED"): "a suspicion: late evidence makes it longer than what is proven",
+}
+"""How a gap's state may change from one revision to the next, and why; None before the first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """One revision of one window that nobody recorded. See schemas/gap.avsc for each field."""
