@@ -13,7 +13,7 @@ from auditgap.core.intake import APPLIED, Mail, Outcome
 from auditgap.core.observations import Observation
 from auditgap.core.records import Alert, Severity
 from auditgap.core.shard import TICK_LIMIT, Shard
-from auditgap.core.triage import KEPT, KEPT_FOR, key_of
+from auditgap.core.triage import KEPT, KEPT_FOR, LISTED, key_of
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -87,7 +87,8 @@ def test_not_checked(inputs: tuple[Activity, ...], why: str) -> None:
 
 def test_an_older_record_comes_in_late() -> None:
     """What a record covers is told anew when its beginning turns out to be earlier."""
-    shards = run(OFF)
+    shards = run(act("a", -60), OFF)
+    shards.take(act("b", -120)).finish()
     shards.take(LONG_AGO).finish()
     assert [each.status for each in revisions(shards, INDICATORS)] == ["FIRING", "RESOLVED"]
 
@@ -120,6 +121,17 @@ def test_no_flood() -> None:
         [Severity.CRITICAL] * len(others),
     )
     assert len(others) <= 1
+
+
+def test_a_flood_of_evidence() -> None:
+    """Of more than an answer lists, the alert names the first: the rest, going on, makes no further revisions."""
+    shards = run(LONG_AGO, OFF)
+    for n in range(2 * LISTED):
+        shards.take(failed(f"f{n:03}", n)).finish()
+    told = revisions(shards, INDICATORS)
+    assert told[-1].evidence == ("off", "f000")
+    assert told[-1].summary.endswith(f"{LISTED} or more")
+    assert len(told) == LISTED + 2
 
 
 def test_more_arrives() -> None:
