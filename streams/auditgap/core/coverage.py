@@ -12,12 +12,12 @@ Every instant is one of:
 A proof is a recorded activity (not a settings event, not Access Transparency), or a canary that was seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from auditgap.core.fold import Timeline
+from auditgap.core.fold import Timeline, Window
 from auditgap.core.recent import Runs
 
 PROVEN: Final = "PROVEN"
@@ -45,8 +45,11 @@ def proofs_of(timeline: Timeline, recorded: Runs) -> Runs:
     return proofs
 
 
-def spans(timeline: Timeline, recorded: Runs, until: int) -> list[Span]:
-    """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole."""
+def spans(timeline: Timeline, recorded: Runs, until: int, inherited: Iterable[Window] = ()) -> list[Span]:
+    """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole.
+
+    `inherited` are the windows of its parent and feeds, as long as it was a member.
+    """
     changes: list[tuple[int, str, int]] = []
 
     def put(state: str, begin: int, end: int) -> None:
@@ -59,7 +62,7 @@ def spans(timeline: Timeline, recorded: Runs, until: int) -> list[Span]:
     for (_, last), (first, _) in pairwise(runs):
         put(INFERRED, last, first)
     begin = min([until, *(run[0] for run in runs)])
-    for window in timeline.windows:
+    for window in sorted([*timeline.windows, *inherited], key=lambda each: each.opened_at_latest):
         opened = begin if window.opened_at is None else window.opened_at
         closed = until if window.closed_at is None else window.closed_at
         certain = until if window.closed_at_earliest is None else window.closed_at_earliest

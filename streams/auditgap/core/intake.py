@@ -59,12 +59,19 @@ def ledger_of(ledgers: MutableMapping[str, Ledger], subject: str) -> Ledger:
     return ledger
 
 
-def take(ledgers: MutableMapping[str, Ledger], activity: Activity, append_time: int, produced_at: int) -> Outcome:
+def take(
+    ledgers: MutableMapping[str, Ledger],
+    activity: Activity,
+    append_time: int,
+    produced_at: int,
+    organization_id: str | None = None,
+) -> Outcome:
     """Take in one activity, appended at `append_time`; revisions that follow are stamped `produced_at`.
 
-    Both times are microseconds. What has to be published is in the outcome, alerts first.
+    Both times are microseconds. `organization_id` is given for one that names its organization by uuid only. What has
+    to be published is in the outcome, alerts first.
     """
-    ledger = ledger_of(ledgers, activity.subject)
+    ledger = ledger_of(ledgers, organization_id or activity.subject)
     settings = is_settings(activity)
     refusal: Rejection | None
     if settings:

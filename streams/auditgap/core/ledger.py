@@ -12,10 +12,11 @@ from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from auditgap.core import fold, times
+from auditgap.core import fold, inheritance, times
 from auditgap.core.alerts import KINDS
 from auditgap.core.coverage import Span, spans
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
+from auditgap.core.inheritance import Inherited
 from auditgap.core.inputs import (
     DEFAULT_FEED,
     FEED_SUBJECT_PREFIX,
@@ -25,6 +26,8 @@ from auditgap.core.inputs import (
     Actor,
     Rejection,
     admit,
+    organization_of,
+    parent_of,
 )
 from auditgap.core.observations import Observation
 from auditgap.core.policy import (
@@ -49,6 +52,7 @@ from auditgap.core.records import (
     gap_from_dict,
     identifier,
 )
+from auditgap.core.topology import Stretch
 
 HISTORICAL_AFTER: Final = 7 * 24 * 3600 * times.SECOND
 """An "off" or "on" heard of later than this is history being imported, nothing to page for: outages are shorter.
@@ -58,6 +62,9 @@ off the "off" itself may be readable only after it is on again, and which of the
 """
 
 HOUR: Final = 3600 * times.SECOND
+
+MOST_NAMED: Final = 100
+"""How many members a sentence names; their gaps, of the same incident, name them all."""
 
 ALERT_OF_REASON: Final = {
     "settings_unreadable": "settings_change_unreadable",
@@ -111,6 +118,10 @@ class Ledger:
     `assertions` is by input id, then by content; `windows` and `brackets` hold the windows that stand now, `gaps` and
     `alerts` the latest revision of all that was ever published. Persisting (`changes`, `restore`) is by small records
     under keys of their own.
+
+    `members` are those of a parent or feed, and when; `news` names its gaps of which they are to be told. `inherited`
+    is what a member was told, by the gap it is about; `heirs` are the standing gaps that it made of it, among
+    `windows` too.
     """
 
     __slots__ = (
@@ -119,6 +130,10 @@ class Ledger:
         "assertions",
         "brackets",
         "gaps",
+        "heirs",
+        "inherited",
+        "members",
+        "news",
         "policies",
         "previous_digest",
         "proofs",
@@ -147,6 +162,10 @@ class Ledger:
         self.brackets: dict[str, Bracket] = {}
         self.gaps: dict[str, Gap] = {}
         self.alerts: dict[str, Alert] = {}
+        self.members: dict[str, tuple[Stretch, ...]] = {}
+        self.news: set[str] = set()
+        self.inherited: dict[str, Inherited] = {}
+        self.heirs: dict[str, str] = {}
         self.stale: set[str] = set()
         self.replaced: dict[str, str | None] = {}
         self.sequence = 0
@@ -156,8 +175,8 @@ class Ledger:
 
     @property
     def organization_id(self) -> str | None:
-        """The organization, None where the subject is a feed."""
-        return None if self.subject.startswith(FEED_SUBJECT_PREFIX) else self.subject
+        """The organization, None where the subject is a feed or a parent."""
+        return organization_of(self.subject)
 
     @property
     def _own_feed(self) -> str | None:
@@ -256,7 +275,38 @@ class Ledger:
 
     def coverage(self, until: int) -> list[Span]:
         """Say what is known of every instant up to `until`."""
-        return spans(self.timeline, self.recent.proofs(), until)
+        return spans(self.timeline, self.recent.proofs(), until, [self.windows[gap_id] for gap_id in self.heirs])
+
+    def lead(self, members: dict[str, tuple[Stretch, ...]], produced_at: int) -> list[Emission]:
+        """Take these members of a parent or feed; the alerts that name them follow."""
+        self.members = members
+        standing = [gap for gap_id in self.windows if (gap := self.gaps.get(gap_id)) is not None]
+        return [alert for gap in standing for alert in self._alerts_of(None, gap, None, produced_at)]
+
+    def inherit(self, told: Inherited, produced_at: int) -> list[Emission] | None:
+        """Take in what a parent or feed says of one of its gaps; None where as much or more is known."""
+        known = self.inherited.get(told.source)
+        if known is not None and told.revision <= known.revision:
+            return None
+        self.inherited[told.source] = told
+        self.touched.add(("i", told.source))
+        before = {gap_id: self.windows[gap_id] for gap_id, source in self.heirs.items() if source == told.source}
+        after = told.windows(self.subject)
+        entries = self.recent.entries()
+        around = [(window, self.brackets[gap_id]) for gap_id, window in before.items()]
+        for gap_id in before.keys() - after.keys():
+            del self.windows[gap_id], self.brackets[gap_id], self.heirs[gap_id]
+        for gap_id, window in after.items():
+            was = before.get(gap_id)
+            if was is None or (_start(was), _end(was)) != (_start(window), _end(window)):
+                self.brackets[gap_id] = self._look_around(window, entries, around)
+            self.windows[gap_id] = window
+            self.heirs[gap_id] = told.source
+        # Those whose place it takes name its gap.
+        replaced = [source for source, each in self.inherited.items() if each.successor == told.source]
+        named = [gap_id for gap_id, gap in self.gaps.items() if gap.inherited_from in replaced]
+        self.stale |= {*before, *after, *named} & (self.windows.keys() | self.gaps.keys())
+        return self._publish(produced_at)
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
 
@@ -388,15 +438,11 @@ class Ledger:
         if self.around:
             self._prove(entry, moment)
         windows = self.timeline.windows
+        for gap_id in self.heirs:
+            self._around_or_inside(self.windows[gap_id], entry, moment)
         if self.timeline.vague:
             for window in windows:
-                before, after = moment <= _start(window), moment >= _end(window)
-                if before:
-                    self._before(window, entry)
-                if after:
-                    self._after(window, entry)
-                if not before and not after:
-                    self._inside(window, entry)
+                self._around_or_inside(window, entry, moment)
             return
         opening_later, ended = bisect_left(windows, moment, key=_start), bisect_right(windows, moment, key=_end)
         for window in islice(windows, opening_later, None):
@@ -407,6 +453,16 @@ class Ledger:
                 break
         if ended < opening_later:
             self._inside(windows[ended], entry)
+
+    def _around_or_inside(self, window: Window, entry: bytes, moment: int) -> None:
+        """Take an activity into the bracket of a window, wherever it lies."""
+        before, after = moment <= _start(window), moment >= _end(window)
+        if before:
+            self._before(window, entry)
+        if after:
+            self._after(window, entry)
+        if not before and not after:
+            self._inside(window, entry)
 
     def _before(self, window: Window, entry: bytes) -> bool:
         """Take an activity before a window into its bracket; False if a later one is known."""
@@ -469,6 +525,12 @@ class Ledger:
         if any(around.after is None for around in self.around.values()):
             self.watermark = ALL
             return
+        for gap_id in self.heirs:
+            window, bracket = self.windows[gap_id], self.brackets[gap_id]
+            if window.closed_at is None or (bracket.first is None and bracket.first_exact):
+                self.watermark = ALL
+                return
+            self.watermark = max(self.watermark, bracket.first or start_of(window.closed_at))
         for window in reversed(self.timeline.windows):
             bracket = self.brackets[self._gap_id(window)]
             if window.closed_at is None or (bracket.first is None and bracket.first_exact):
@@ -488,12 +550,17 @@ class Ledger:
         for gap_id in sorted(self.stale):
             window, published = self.windows.get(gap_id), self.gaps.get(gap_id)
             if window is not None:
-                draft = self._render(gap_id, window, published)
+                draft = self._draft(gap_id, window, published)
+            elif (source := self.gaps[gap_id].inherited_from) is not None:
+                draft = self.inherited[source].without(self.gaps[gap_id], self.inherited)
             else:
                 draft = replace(self.gaps[gap_id], state="SUPERSEDED", superseded_by=self.replaced[gap_id])
             if draft != published:
                 drafts.append((published, draft))
         gaps = [(published, self._stamp(draft, produced_at)) for published, draft in drafts]
+        if self.members:
+            changed = (gap for was, gap in gaps if inheritance.facts(was) != inheritance.facts(gap))
+            self.news.update(gap.gap_id for gap in changed if gap.inherited_from is None)
         alerts = [alert for published, gap in gaps for alert in self._alerts_of(published, gap, also, produced_at)]
         if also is not None:
             alerts += self._alerts_of_assertion(also, produced_at)
@@ -516,6 +583,12 @@ class Ledger:
         self.touched.update((("g", gap.gap_id), ("h", "")))
         return gap
 
+    def _draft(self, gap_id: str, window: Window, published: Gap | None) -> Gap:
+        """Write a window as a gap, an inherited one with what is its parent's."""
+        gap = self._render(gap_id, window, published)
+        source = self.heirs.get(gap_id)
+        return gap if source is None else self.inherited[source].onto(gap, window)
+
     def _render(self, gap_id: str, window: Window, published: Gap | None) -> Gap:
         """Write a window and its bracket as a gap; what never changes, and the stamps, come from `published`."""
         opening, closing, bracket = window.opening, window.closing, self.brackets[gap_id]
@@ -533,6 +606,7 @@ class Ledger:
             revision=published.revision if published else 0,
             organization_id=self.organization_id,
             feed_id=opening.feed_id,
+            parent_id=parent_of(self.subject),
             first_evidence_at=opening.append_time,
             produced_at=published.produced_at if published else 0,
             state="OPEN" if closing is None else "CLOSED",
@@ -593,6 +667,8 @@ class Ledger:
 
     def _alerts_of(self, before: Gap | None, gap: Gap, also: Assertion | None, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that quote a gap which changed from `before`; that of `also` comes by itself."""
+        if gap.inherited_from is not None:
+            return  # that of the parent or feed speaks for all its members
         window = self.windows.get(gap.gap_id)
         if window is not None and (before is None or _facts_of(before) != _facts_of(gap)):
             for off in window.offs:
@@ -685,7 +761,8 @@ class Ledger:
             resolved=gap.state == "CLOSED",
             softened=planned is not None,
             summary=f"{self.name}: {what} {how} "
-            f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}",
+            f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}"
+            f"{self._members_in(gap)}",
         )
 
     def _restored(self, closing: Assertion, gap: Gap) -> Alert:
@@ -703,8 +780,16 @@ class Ledger:
             summary=f"{self.name}: the feed is back, "
             f"{f'switched on by {_who(closing.actor)}' if closing.kind in EVENTS else f'seen by {closing.kind}'}; "
             f"{_state_of(gap)}; "
-            f"{_bracket_of(gap)}",
+            f"{_bracket_of(gap)}{self._members_in(gap)}",
         )
+
+    def _members_in(self, gap: Gap) -> str:
+        """Name the members that inherit a gap, as the last clause of a sentence."""
+        names = inheritance.concerned(gap, self.members)
+        if not names:
+            return ""
+        rest = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+        return f"; so for {len(names):,} organization{'s'[: len(names) > 1]}: {', '.join(names[:MOST_NAMED])}{rest}"
 
     @property
     def name(self) -> str:
@@ -745,6 +830,7 @@ class Ledger:
             incident_id=gap.incident_id if gap else None,
             organization_id=self.organization_id,
             feed_id=feed_id or self._own_feed,
+            parent_id=parent_of(self.subject),
             occurred_at=occurred_at,
             detected_at=detected_at,
             produced_at=before.produced_at if before else 0,
@@ -801,6 +887,8 @@ class Ledger:
                 shape = {each: getattr(assertion, each) for each in _ASSERTION_FIELDS}
                 actor = {each: getattr(assertion.actor, each) for each in _ACTOR_FIELDS}
                 return {**shape, "actor": actor, "around": [None if each is None else _text(each) for each in around]}
+            case "i":
+                return self.inherited[name].shape
             case "g":
                 bracket = self.brackets.get(name)
                 return {"gap": as_dict(self.gaps[name]), "bracket": None if bracket is None else _texts(bracket)}
@@ -820,7 +908,7 @@ class Ledger:
         ledger.saved_chunk = ledger.recent.number
         assertions = []
         for key, value in records.items():
-            if key[0] == "r":
+            if key[0] in "ri":
                 continue
             shape = json.loads(value)
             match key[0]:
@@ -849,13 +937,21 @@ class Ledger:
         ledger.proofs = ledger._proofs()
         ledger.timeline = Timeline([*assertions, *ledger.proofs.values()])
         ledger.windows = {ledger._gap_id(window): window for window in ledger.timeline.windows}
+        ledger._restore_heirs(value for key, value in records.items() if key[0] == "i")
         for gap_id, window in ledger.windows.items():
             published = ledger.gaps[gap_id]
             # An activity may have changed the bracket after the last revision was published.
-            if ledger._render(gap_id, window, published) != published:
+            if ledger._draft(gap_id, window, published) != published:
                 ledger.stale.add(gap_id)
         ledger._set_watermark()
         return ledger
+
+    def _restore_heirs(self, values: Iterable[bytes]) -> None:
+        for told in (Inherited.read(json.loads(value)) for value in values):
+            self.inherited[told.source] = told
+            own = told.windows(self.subject)
+            self.windows |= own
+            self.heirs |= dict.fromkeys(own, told.source)
 
 
 def _around(off: Assertion, entries: list[bytes], floor: bytes) -> Around:

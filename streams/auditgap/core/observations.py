@@ -40,8 +40,10 @@ class Observation:
     """One thing a collector saw. All times are microseconds.
 
     The request was sent at `sent_at` and its answer received at `observed_at`, both by a clock that is within `skew` of
-    the server's. `organization_id` is given where it is about exactly one organization. `called_at` is when the call
-    was made whose own record a canary looks for; up to `complete_through` everything the API had is on the topic.
+    the server's. `organization_id` is given where it is about exactly one organization, or only its
+    `organization_uuid`; `parent_id` where it is about a parent that is no organization of a feed. `called_at` is when
+    the call was made whose own record a canary looks for; up to `complete_through` everything the API had is on the
+    topic.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Observation:
     sent_at: int
     skew: int = 0
     organization_id: str | None = None
+    organization_uuid: str | None = None
+    parent_id: str | None = None
     feed_id: str | None = None
     called_at: int | None = None
     complete_through: int | None = None
@@ -60,8 +64,8 @@ class Observation:
 
     @property
     def subject(self) -> str:
-        """What it is about: its organization, or its feed where it names none."""
-        return subject_of(self.organization_id, self.feed_id)
+        """What it is about: its organization or its parent, or its feed where it names none."""
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
     @property
     def digest(self) -> str:
@@ -109,10 +113,10 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
     skew = record.get("skew_seconds", 0)
     if not isinstance(skew, int | float) or isinstance(skew, bool) or not 0 <= skew * times.SECOND <= MAX_SKEW:
         return Rejection("unreadable", f"skew_seconds is not a number from 0 to 3600: {shown(skew)}")
-    organization = record.get("organization_id")
-    organization_id = text(organization)
-    if organization is not None and organization_id is None:
-        return Rejection("unreadable", f"organization_id is not an id: {shown(organization)}")
+    ids = {name: text(record.get(name)) for name in ("organization_id", "organization_uuid", "parent_id")}
+    for name, known in ids.items():
+        if known is None and record.get(name) is not None:
+            return Rejection("unreadable", f"{name} is not an id: {shown(record.get(name))}")
     status = record.get("status")
     return Observation(
         id=text(record.get("id")) or identifier("obs", canonical(record)),
@@ -121,7 +125,7 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
         observed_at=observed_at,
         sent_at=sent_at,
         skew=int(skew * times.SECOND),
-        organization_id=organization_id,
+        **ids,
         feed_id=text(record.get("feed_id")) or feed_id,
         called_at=moments["called_at"],
         complete_through=moments["complete_through"],

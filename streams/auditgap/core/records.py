@@ -49,6 +49,7 @@ class Gap:
     revision: int = 0
     organization_id: str | None
     feed_id: str | None
+    parent_id: str | None = None
     inherited_from: str | None = None
     superseded_by: str | None = None
     first_evidence_at: int
@@ -94,7 +95,7 @@ class Gap:
     @property
     def subject(self) -> str:
         """What it is about, as the input's records name it."""
-        return subject_of(self.organization_id, self.feed_id)
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ class Alert:
     incident_id: str | None = None
     organization_id: str | None
     feed_id: str | None
+    parent_id: str | None = None
     occurred_at: int | None
     detected_at: int
     produced_at: int = 0
@@ -128,7 +130,7 @@ class Alert:
     @property
     def subject(self) -> str:
         """What it is about, as the input's records name it."""
-        return subject_of(self.organization_id, self.feed_id)
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
 
 Emission = Gap | Alert
