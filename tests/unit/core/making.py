@@ -11,6 +11,7 @@ from auditgap.core.inputs import SETTINGS_TYPE, Activity, read_activity
 from auditgap.core.intake import Outcome, take
 from auditgap.core.ledger import Ledger
 from auditgap.core.records import Alert, Emission, Gap
+from auditgap.core.shard import Shard
 
 SECOND: Final = times.SECOND
 T0: Final = times.of(datetime(2026, 11, 1, 12, tzinfo=UTC))
@@ -62,9 +63,9 @@ def setting(identifier: str, seconds: float, *, api: object = ..., logging: obje
     return read(record(identifier, seconds, SETTINGS_TYPE, **flags, **fields))
 
 
-def keep_changes(store: dict[str, bytes], ledger: Ledger) -> None:
-    """Write what changed of a ledger as the compacted changelog would keep it."""
-    for key, value in ledger.changes():
+def keep_changes(store: dict[str, bytes], changed: Ledger | Shard) -> None:
+    """Write what changed of a ledger or shard as the compacted changelog would keep it."""
+    for key, value in changed.changes():
         if value is None:
             store.pop(key, None)
         else:
