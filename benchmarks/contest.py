@@ -80,7 +80,7 @@ def settings_for(servers: str, activity: str, name: str) -> Settings:
         kafka={"bootstrap_servers": servers},
         topics={
             "activity": activity,
-            **{each: f"{name}.{each}" for each in ("alert", "gap", "policy")},
+            **{each: f"{name}.{each}" for each in ("observation", "alert", "gap", "policy", "status", "finding")},
             "partitions": PARTITIONS,
         },
         worker={"group": name, "instance_id": name, "http_port": 0, "log_level": "WARNING"},
@@ -93,9 +93,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return {
         "AUDITGAP_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "AUDITGAP_TOPICS__ACTIVITY": topics.activity,
+        "AUDITGAP_TOPICS__OBSERVATION": topics.observation,
         "AUDITGAP_TOPICS__ALERT": topics.alert,
         "AUDITGAP_TOPICS__GAP": topics.gap,
         "AUDITGAP_TOPICS__POLICY": topics.policy,
+        "AUDITGAP_TOPICS__STATUS": topics.status,
+        "AUDITGAP_TOPICS__FINDING": topics.finding,
         "AUDITGAP_TOPICS__PARTITIONS": str(topics.partitions),
         "AUDITGAP_WORKER__GROUP": worker.group,
         "AUDITGAP_WORKER__INSTANCE_ID": worker.instance_id,

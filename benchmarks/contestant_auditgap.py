@@ -20,18 +20,19 @@ def timed_assign(self: Job, numbers: list[int]) -> None:
         WATCH.fetching()
 
 
-def timed_poll(self: Job) -> dict[int, list[Message]]:
-    """Count what was fetched."""
+def timed_poll(self: Job) -> list[tuple[int, list[Message]]]:
+    """Count the activities that were fetched."""
     batches = poll(self)
-    if batches:
-        WATCH.took(sum(map(len, batches.values())))
+    activities = sum(len(records) for _, records in batches if records[0].topic() == self._topics.activity)
+    if activities:
+        WATCH.took(activities)
     return batches
 
 
 def timed_finish(self: Job) -> None:
     """Look how far the commit reached."""
     finish(self)
-    WATCH.committed(sum(part.committed for part in self.parts.values()))
+    WATCH.committed(sum(part.activity.committed for part in self.parts.values()))
 
 
 if __name__ == "__main__":

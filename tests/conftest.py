@@ -54,7 +54,9 @@ def settings(kafka: str) -> Iterator[Settings]:
     own = f"test-{uuid.uuid4().hex[:12]}"
     made = load(
         kafka={"bootstrap_servers": kafka},
-        topics={name: f"{own}.{name}" for name in ("activity", "alert", "gap", "policy")},
+        topics={
+            name: f"{own}.{name}" for name in ("activity", "observation", "alert", "gap", "policy", "status", "finding")
+        },
         worker={"group": own, "instance_id": own, "http_port": 0},
     )
     apply_topics(made, lambda _: None)
@@ -71,9 +73,12 @@ def environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "AUDITGAP_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "AUDITGAP_TOPICS__ACTIVITY": topics.activity,
+        "AUDITGAP_TOPICS__OBSERVATION": topics.observation,
         "AUDITGAP_TOPICS__ALERT": topics.alert,
         "AUDITGAP_TOPICS__GAP": topics.gap,
         "AUDITGAP_TOPICS__POLICY": topics.policy,
+        "AUDITGAP_TOPICS__STATUS": topics.status,
+        "AUDITGAP_TOPICS__FINDING": topics.finding,
         "AUDITGAP_WORKER__GROUP": worker.group,
         "AUDITGAP_WORKER__INSTANCE_ID": worker.instance_id,
         "AUDITGAP_WORKER__HTTP_PORT": str(worker.http_port),

@@ -55,7 +55,10 @@ class TopicSettings(_Section):
     activity: TopicName = "compliance.activity"
     alert: TopicName = "compliance.alert"
     gap: TopicName = "compliance.gap"
+    observation: TopicName = "compliance.observation"
     policy: TopicName = "compliance.policy"
+    status: TopicName = "compliance.status"
+    finding: TopicName = "compliance.finding"
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
     replication: Annotated[int, Field(ge=1, le=10)] = 1
     retention_days: Annotated[float, Field(gt=0)] = 30
@@ -70,6 +73,16 @@ class TopicSettings(_Section):
         """Dead letters of the activity topic."""
         return f"{self.activity}.dlq"
 
+    @property
+    def observation_dlq(self) -> str:
+        """Dead letters of the observation topic."""
+        return f"{self.observation}.dlq"
+
+    @property
+    def policy_dlq(self) -> str:
+        """Dead letters of the policy topic."""
+        return f"{self.policy}.dlq"
+
 
 class RegistrySettings(_Section):
     """A schema registry with Confluent's API; without a URL the bundled table of ids is used."""
@@ -77,6 +90,20 @@ class RegistrySettings(_Section):
     url: str | None = None
     username: str | None = None
     password: SecretStr | None = None
+
+
+class SigningSettings(_Section):
+    """Ed25519 keys: publishers sign with a private one, workers verify with the public ones that they trust."""
+
+    key_file: FilePath | None = None
+    trusted_keys_file: FilePath | None = None
+    require_signatures: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SigningSettings":
+        if self.require_signatures and self.trusted_keys_file is None:
+            raise ValueError("require_signatures needs trusted_keys_file")
+        return self
 
 
 class WorkerSettings(_Section):
@@ -103,6 +130,16 @@ class WorkerSettings(_Section):
         """The compacted topic that holds the worker's state."""
         return f"{self.group}.state"
 
+    @property
+    def mailbox(self) -> str:
+        """What partitions tell each other, and the ticks."""
+        return f"{self.group}.mail"
+
+    @property
+    def mailbox_dlq(self) -> str:
+        """Dead letters of the mailbox."""
+        return f"{self.mailbox}.dlq"
+
 
 class Settings(BaseSettings):
     """All settings."""
@@ -118,6 +155,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     registry: RegistrySettings = RegistrySettings()
+    signing: SigningSettings = SigningSettings()
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 
 

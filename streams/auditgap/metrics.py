@@ -10,7 +10,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.records = Counter(
             "auditgap_records",
-            "Records of the input topic by outcome: applied, repeat, dead_letter, forwarded.",
+            "Records of the input topics, but for ticks, by outcome: applied, repeat, dead_letter, forwarded.",
             ["outcome"],
             registry=self.registry,
         )
@@ -39,6 +39,12 @@ class Metrics:
         )
         self.lag = Gauge(
             "auditgap_lag_records", "Records not processed yet, by partition.", ["partition"], registry=self.registry
+        )
+        self.clock = Gauge(
+            "auditgap_clock_timestamp_seconds",
+            "Time that the ticks of a partition have reached, in seconds since the epoch; 0 before the first.",
+            ["partition"],
+            registry=self.registry,
         )
         self.partitions = Gauge("auditgap_partitions", "Input partitions this worker owns.", registry=self.registry)
         self.subjects = Gauge(

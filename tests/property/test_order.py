@@ -381,6 +381,7 @@ def test_history_is_contiguous_and_chained(delivery: tuple[list[Input], list[tup
             before = digest(as_dict(gap))
         revisions: Counter[str] = Counter()
         for each in out:
+            assert isinstance(each, Gap | Alert)
             identifier = each.gap_id if isinstance(each, Gap) else each.alert_id
             revisions[identifier] += 1
             assert each.revision == revisions[identifier]

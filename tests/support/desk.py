@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from auditgap.core.inputs import Activity
-from auditgap.core.triage import Answer, Finding, Inquiry, Query, Trail, keys_of
+from auditgap.core.triage import Answer, Finding, Inquiry, Part, Query, Trail, parts_of
 
 
 @dataclass
 class Desk:
-    """Trails by key, and inquiries by id; `told` are the findings that were news."""
+    """Trails by key, and inquiries by id; `told` are the findings that were news. The record is there `known_from`."""
 
+    known_from: int | None = None
     trails: dict[str, Trail] = field(default_factory=dict)
     inquiries: dict[str, Inquiry] = field(default_factory=dict)
     told: list[Finding] = field(default_factory=list)
@@ -19,8 +20,8 @@ class Desk:
     def take(self, *activities: Activity) -> "Desk":
         """Take activities in, one after the other."""
         for activity in activities:
-            for key in keys_of(activity):
-                self._answered(self.trail(key).take(activity))
+            for key, part in parts_of(activity).items():
+                self._answered(self.trail(key).take(Part.from_dict(json.loads(json.dumps(part.to_dict())))))
         return self
 
     def open(self, inquiry: Inquiry) -> "Desk":
@@ -48,7 +49,7 @@ class Desk:
     def finding(self) -> Finding:
         """What the only inquiry says."""
         (inquiry,) = self.inquiries.values()
-        return inquiry.finding()
+        return inquiry.finding(self.known_from)
 
     def _asked(self, queries: Iterable[Query]) -> None:
         for query in queries:
@@ -62,6 +63,6 @@ class Desk:
             self._news(inquiry)
 
     def _news(self, inquiry: Inquiry) -> None:
-        finding = inquiry.news()
-        if finding is not None:
+        finding = inquiry.finding(self.known_from)
+        if [finding] != self.told[-1:]:
             self.told.append(finding)

@@ -1,9 +1,11 @@
 """Feeds to publish: API records, the wire records made of them, and a live feed that knows what has to come of it."""
 
+import itertools
 import json
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -15,6 +17,7 @@ from auditgap.adapters.avro import Encoder, SchemaIds
 from auditgap.adapters.cloudevents import Headers
 from auditgap.core import times
 from auditgap.core.inputs import SETTINGS_TYPE, Rejection, key_of, read_activity
+from auditgap.core.observations import read_observation
 
 ORDINARY: Final = "claude_chat_viewed"
 
@@ -61,6 +64,14 @@ def wire(shape: Record, feed_id: str | None = "feed_1", partition: int = -1) -> 
     assert not isinstance(activity, Rejection), activity
     key = key_of(activity.subject).encode()
     return Wire(key, ENCODER.activity(activity), cloudevents.of_activity(activity), partition)
+
+
+def observed(organization: str | None, kind: str, result: str, at: int, **more: Any) -> Wire:
+    """Put what a collector saw on the wire as `auditgap publish --observations` does; `at` is microseconds."""
+    shape = {"kind": kind, "result": result, "observed_at": times.text_of(at), "organization_id": organization, **more}
+    seen = read_observation(shape)
+    assert not isinstance(seen, Rejection), seen
+    return Wire(key_of(seen.subject).encode(), ENCODER.observation(seen), cloudevents.of_observation(seen))
 
 
 def ago(seconds: float) -> int:
@@ -162,11 +173,38 @@ class Feed:
         return {(each.opened_by_id, each.closed_by_id) for each in self.windows if each.closed_by_id is not None}
 
 
-class Live:
-    """Publishes a feed at a steady rate, from a thread of its own, for as long as the context lasts."""
+class Polls:
+    """Endless polls of the settings of organizations that publish nothing, each twice; `windows` counts what they saw.
 
-    def __init__(self, kafka: str, topic: str, feed: Feed, per_second: int) -> None:
+    Each is found off every other time.
+    """
+
+    def __init__(self, organizations: int = 5) -> None:
+        self._count, self._clock = organizations, ago(24 * 3600)
+        self.windows: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Wire]:
+        for number in itertools.count():
+            turn, which = divmod(number, self._count)
+            name = f"org_polled{which}"
+            self._clock += 200 * times.SECOND // self._count
+            self.windows[name] += turn % 2
+            made = observed(name, "settings_poll", "disabled" if turn % 2 else "enabled", self._clock)
+            yield made
+            yield made
+
+
+class Live:
+    """Publishes a feed at a steady rate, from a thread of its own, for as long as the context lasts.
+
+    `aside` is another topic, and what is published there meanwhile: some hundred records a second.
+    """
+
+    def __init__(
+        self, kafka: str, topic: str, feed: Feed, per_second: int, aside: tuple[str, Iterator[Wire]] | None = None
+    ) -> None:
         self._kafka, self._topic, self._feed, self._rate = kafka, topic, feed, per_second
+        self._aside = aside
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._publish, name="live feed")
 
@@ -186,6 +224,9 @@ class Live:
             due = int((time.monotonic() - began) * self._rate)
             publisher.send(self._topic, [next(records) for _ in range(due - sent)])
             sent = due
+            if self._aside is not None:
+                topic, others = self._aside
+                publisher.send(topic, [next(others)])
         publisher.flush()
 
 

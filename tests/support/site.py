@@ -14,7 +14,7 @@ from auditgap.adapters import avro, kafka
 from auditgap.adapters.cloudevents import Headers
 from auditgap.config import KafkaSettings, Settings, TopicSettings, WorkerSettings
 from auditgap.core.inputs import Rejection
-from auditgap.core.records import Alert, Gap
+from auditgap.core.records import Alert, Emission, Gap, Status
 
 WAIT = 15.0
 """Seconds that one request to the broker may take."""
@@ -30,9 +30,12 @@ class Site:
             kafka=KafkaSettings(bootstrap_servers=bootstrap_servers),
             topics=TopicSettings(
                 activity=f"{name}.activity",
+                observation=f"{name}.observation",
                 alert=f"{name}.alert",
                 gap=f"{name}.gap",
                 policy=f"{name}.policy",
+                status=f"{name}.status",
+                finding=f"{name}.finding",
                 partitions=partitions,
             ),
             worker=WorkerSettings(
@@ -120,19 +123,20 @@ class Site:
 
     # --- records in ---------------------------------------------------------------------------------------------------
 
-    def produce(self, wires: Iterable[Wire], partitioner: str = "murmur2_random") -> None:
-        """Publish records; all are delivered on return."""
+    def produce(self, wires: Iterable[Wire], partitioner: str = "murmur2_random", topic: str | None = None) -> None:
+        """Publish records, activities if no topic is named; all are delivered on return."""
         if partitioner not in self._publishers:
             self._publishers[partitioner] = Publisher(self.kafka, partitioner)
         publisher = self._publishers[partitioner]
-        publisher.send(self.activity, wires)
+        publisher.send(topic or self.activity, wires)
         publisher.flush()
 
     # --- where the group stands ---------------------------------------------------------------------------------------
 
-    def positions(self) -> dict[int, int]:
-        """Give the group's position by partition; -1001 where it has none."""
-        parts = [TopicPartition(self.activity, number) for number in range(self.settings.topics.partitions)]
+    def positions(self, topic: str | None = None) -> dict[int, int]:
+        """Give the group's position in a topic (the activities) by partition; -1001 where it has none."""
+        name = topic or self.activity
+        parts = [TopicPartition(name, number) for number in range(self.settings.topics.partitions)]
 
         found: list[TopicPartition] = []
 
@@ -154,10 +158,12 @@ class Site:
             self._asked = Consumer({"bootstrap.servers": self.kafka, "group.id": self.group, "log_level": 0})
         return self._asked
 
-    def ends(self) -> dict[int, int]:
-        """Give the end of the input topic by partition."""
+    def ends(self, topic: str | None = None) -> dict[int, int]:
+        """Give the end of a topic (the activities) by partition."""
         return {
-            number: self._asking().get_watermark_offsets(TopicPartition(self.activity, number), timeout=WAIT)[1]
+            number: self._asking().get_watermark_offsets(TopicPartition(topic or self.activity, number), timeout=WAIT)[
+                1
+            ]
             for number in range(self.settings.topics.partitions)
         }
 
@@ -166,9 +172,14 @@ class Site:
         return len(self.admin.describe_consumer_groups([self.group])[self.group].result(WAIT).members)
 
     def lag(self) -> int:
-        """Count the offsets between the group's positions and the end of the topic."""
-        positions = self.positions()
-        return sum(end - max(positions.get(number, 0), 0) for number, end in self.ends().items())
+        """Count the offsets between the group's positions and the ends of its inputs, but for the ticks' mailbox."""
+        topics = self.settings.topics
+        return sum(
+            end - max(positions.get(number, 0), 0)
+            for topic in (topics.activity, topics.observation, topics.policy)
+            for positions in (self.positions(topic),)
+            for number, end in self.ends(topic).items()
+        )
 
     def finished(self) -> bool:
         """Whether the group stands at the end of every partition."""
@@ -211,11 +222,16 @@ class Site:
             latest[gap.gap_id] = gap
         return latest
 
-    def dead_letters(self) -> list[Message]:
-        """Read the dead letters."""
-        return self.read(self.settings.topics.activity_dlq)
+    def statuses(self) -> dict[str, Status]:
+        """Read the latest status of each organization and feed."""
+        found = [self._decoded(message, "status") for message in self.read(self.settings.topics.status)]
+        return {each.subject: each for each in found if isinstance(each, Status)}
 
-    def _decoded(self, message: Message, name: str) -> Alert | Gap:
+    def dead_letters(self, topic: str | None = None) -> list[Message]:
+        """Read the dead letters of an input topic, the activities' if none is named."""
+        return self.read(kafka.dead_letters_of(self.settings)[topic or self.activity])
+
+    def _decoded(self, message: Message, name: str) -> Emission:
         found = avro.decode_emission(avro.SchemaIds.bundled(), message.value() or b"", name)
         assert not isinstance(found, Rejection), found
         return found

@@ -16,9 +16,19 @@ from fastavro.schema import SchemaParseException
 
 from auditgap import resources
 from auditgap.adapters.avro_flat import record_writer
-from auditgap.core import policy, times
+from auditgap.core import observations, policy, times
 from auditgap.core.inputs import Activity, Actor, Rejection
-from auditgap.core.records import Emission, Gap, alert_from_dict, as_dict, gap_from_dict
+from auditgap.core.observations import Observation
+from auditgap.core.records import (
+    Alert,
+    Emission,
+    Gap,
+    Status,
+    alert_from_dict,
+    as_dict,
+    gap_from_dict,
+    status_from_dict,
+)
 
 MAGIC: Final = 0
 PREFIX: Final = struct.Struct(">bI")
@@ -29,7 +39,7 @@ Schema = Any
 
 @cache
 def schema(name: str) -> Schema:
-    """Load a shipped schema: activity, alert, gap or policy."""
+    """Load a shipped schema by its name in schemas/."""
     return fastavro.parse_schema(json.loads(schema_text(name)))
 
 
@@ -105,7 +115,7 @@ _UNREADABLE: Final = (
 
 
 class Encoder:
-    """Writes activities, alerts, gaps and policies with the ids of a table."""
+    """Writes activities, observations, alerts, gaps and policies with the ids of a table."""
 
     def __init__(self, ids: SchemaIds) -> None:
         self._prefixes = {name: ids.prefix(name) for name in ids.ids}
@@ -135,8 +145,13 @@ class Encoder:
             )
         )
 
+    def observation(self, seen: Observation) -> bytes:
+        """Write an observation. Raises UnicodeEncodeError where a text holds half of a surrogate pair."""
+        unsaid = dict.fromkeys(self._fields["observation"])
+        return self._shape("observation", {**unsaid, **observations.as_shape(seen)})
+
     def emission(self, record: Emission) -> bytes:
-        """Write a gap or an alert."""
+        """Write a gap, an alert or a status."""
         return self._shape(name_of(record), as_dict(record))
 
     def policy(self, version: policy.Policy) -> bytes:
@@ -147,9 +162,17 @@ class Encoder:
         return self._prefixes[name] + self._write[name]([shape[field] for field in self._fields[name]])
 
 
+_NAMES: Final = {Gap: "gap", Alert: "alert", Status: "status"}
+_FROM_DICT: Final[Mapping[str, Callable[[dict[str, Any]], Emission]]] = {
+    "gap": gap_from_dict,
+    "alert": alert_from_dict,
+    "status": status_from_dict,
+}
+
+
 def name_of(record: Emission) -> str:
-    """Name the schema of a gap or an alert."""
-    return "gap" if isinstance(record, Gap) else "alert"
+    """Name the schema of a gap, an alert or a status."""
+    return _NAMES[type(record)]
 
 
 def decode_activity(ids: SchemaIds, value: bytes | None) -> Activity | Rejection:
@@ -177,13 +200,19 @@ def decode_activity(ids: SchemaIds, value: bytes | None) -> Activity | Rejection
     )
 
 
+def decode_observation(ids: SchemaIds, value: bytes | None) -> Observation | Rejection:
+    """Read an observation from its wire format."""
+    shape = ids.decode(value, "observation")
+    return shape if isinstance(shape, Rejection) else observations.from_shape(_plain(shape))
+
+
 def decode_emission(ids: SchemaIds, value: bytes, name: str) -> Emission | Rejection:
-    """Read a gap or an alert from its wire format."""
+    """Read a gap, an alert or a status from its wire format."""
     shape = ids.decode(value, name)
     if isinstance(shape, Rejection):
         return shape
     plain = {field: _micros(value) if isinstance(value, datetime) else value for field, value in shape.items()}
-    return gap_from_dict(plain) if name == "gap" else alert_from_dict(plain)
+    return _FROM_DICT[name](plain)
 
 
 def decode_policy(ids: SchemaIds, value: bytes | None, append_time: int) -> policy.Policy | Rejection:

@@ -12,8 +12,9 @@ from confluent_kafka import Message
 
 from auditgap.core import times
 from auditgap.core.inputs import Activity
+from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
-from auditgap.core.records import Emission, Gap
+from auditgap.core.records import Alert, Emission, Gap, Status
 
 Headers = list[tuple[str, bytes]]
 """As confluent-kafka gives and takes them; a value may also be None there, which is treated as absent."""
@@ -21,6 +22,9 @@ Headers = list[tuple[str, bytes]]
 ACTIVITY_TYPE_PREFIX: Final = b"com.anthropic.compliance.activity."
 ALERT_TYPE_PREFIX: Final = "io.auditgap.compliance.alert."
 GAP_TYPE: Final = "io.auditgap.compliance.gap"
+OBSERVATION_TYPE: Final = b"io.auditgap.compliance.observation"
+STATUS_TYPE: Final = "io.auditgap.compliance.status"
+FINDING_TYPE: Final = "io.auditgap.compliance.finding"
 POLICY_TYPE: Final = b"io.auditgap.compliance.policy"
 
 _SPEC: Final = ("ce_specversion", b"1.0")
@@ -53,20 +57,46 @@ def of_activity(activity: Activity) -> Headers:
     return headers
 
 
-def of_emission(record: Emission, subject: str) -> Headers:
-    """Make the headers of a gap or an alert; `ce_id` names the revision."""
-    if isinstance(record, Gap):
-        identifier, kind = record.gap_id, GAP_TYPE
-    else:
-        identifier, kind = record.alert_id, ALERT_TYPE_PREFIX + record.kind
+def of_observation(seen: Observation) -> Headers:
+    """Make the headers of an observation."""
     return [
         _SPEC,
-        ("ce_id", f"{identifier}/{record.revision}".encode()),
+        ("ce_id", seen.id.encode()),
+        ("ce_source", source_of(seen.feed_id)),
+        ("ce_type", OBSERVATION_TYPE),
+        ("ce_time", times.text_of(seen.observed_at).encode()),
+        ("ce_subject", seen.subject.encode()),
+        _AVRO,
+    ]
+
+
+def of_emission(record: Emission, subject: str) -> Headers:
+    """Make the headers of a gap, an alert or a status; `ce_id` names the revision."""
+    match record:
+        case Gap():
+            identifier, kind = record.gap_id, GAP_TYPE
+        case Alert():
+            identifier, kind = record.alert_id, ALERT_TYPE_PREFIX + record.kind
+        case Status():
+            identifier, kind = subject, STATUS_TYPE
+    return [
+        _SPEC,
+        ("ce_id", f"{identifier}/{record.revision}".encode("utf-8", "surrogatepass")),
         ("ce_source", b"/auditgap"),
         ("ce_type", kind.encode()),
         ("ce_time", times.text_of(record.produced_at).encode()),
         ("ce_subject", subject.encode("utf-8", "surrogatepass")),
         _AVRO,
+    ]
+
+
+def of_finding(gap: Gap) -> Headers:
+    """Make the headers of a gap's revision as a finding, which is JSON."""
+    headers = of_emission(gap, gap.subject)
+    return [
+        *(each for each in headers if each[0] not in {"ce_type", "content-type"}),
+        ("ce_type", FINDING_TYPE.encode()),
+        ("content-type", b"application/json"),
     ]
 
 
@@ -126,6 +156,16 @@ def claims(headers: Headers | None) -> Claims | None:
         )
     except UnicodeDecodeError:
         return None
+
+
+def subject_in(headers: Headers | None) -> str | None:
+    """Read which organization or feed a record's headers say that it is about; None where they do not."""
+    subject = dict(headers or []).get("ce_subject")
+    try:
+        text = subject.decode("utf-8", "surrogatepass") if subject else None
+    except UnicodeDecodeError:
+        return None
+    return None if text == DEFAULTS_SUBJECT else text
 
 
 Layout = tuple[int, int, int, int]

@@ -3,7 +3,7 @@
 `ActivityConsumer` replaces the driver's consumer through a transport of our own, so nothing of Faust is patched:
 
 - aiokafka stays the member of the group, with its partitions paused;
-- records come from `Job.poll`; what one poll gave for one partition is one Faust message whose value is a `Batch`;
+- records come from `Job.poll`; each run of records that it gives is one Faust message whose value is a `Batch`;
 - positions are the job's, committed in its transactions; Faust's acks, which come for failed batches as well, are
   thrown away;
 - each batch carries the assignment it belongs to and a number. A batch of an earlier assignment is dropped: it is
@@ -78,7 +78,7 @@ def halt(error: BaseException) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive records of one partition; `epoch` counts assignments, `number` the batches of the partition."""
+    """Consecutive records of a topic; `epoch` counts assignments, `number` the batches of the partition."""
 
     epoch: int
     number: int
@@ -102,9 +102,10 @@ class _Carrier:
         "value",
     )
 
-    def __init__(self, topic: str, partition: int, batch: Batch) -> None:
+    def __init__(self, topic: str, partition: int, batch: Batch, offset: int) -> None:
         self.topic, self.partition, self.value = topic, partition, batch
-        self.offset = batch.records[-1].offset()
+        # Faust drops what stands before what it has seen, and records of several topics are carried here.
+        self.offset = offset
         self.timestamp, self.timestamp_type = 0, 0
         self.headers = self.key = self.checksum = None
         self.serialized_key_size = self.serialized_value_size = 0
@@ -138,6 +139,7 @@ class ActivityConsumer(driver.Consumer):
         self.seen_alive: float | None = None
         self.membership = b""
         self._sent: dict[int, int] = {}
+        self._carried = 0
         self._fetched_at = self._committed_at = 0.0
         self._urgent = asyncio.Event()
 
@@ -152,9 +154,11 @@ class ActivityConsumer(driver.Consumer):
             return {}
         out: dict[TP, list[_Carrier]] = {}
         try:
-            for number, records in self.job.poll().items():
+            for number, records in self.job.poll():
                 sent = self._sent[number] = self._sent.get(number, 0) + 1
-                out[TP(self.topic, number)] = [_Carrier(self.topic, number, Batch(self.epoch, sent, records))]
+                self._carried += 1
+                carrier = _Carrier(self.topic, number, Batch(self.epoch, sent, records), self._carried)
+                out.setdefault(TP(self.topic, number), []).append(carrier)
         except Exception as error:
             halt(error)
         now = time.monotonic()

@@ -1,24 +1,36 @@
 """The job: batches of input records in, one transaction out. Knows Kafka, nothing of Faust.
 
-What is owned right now is a `Part` per partition: its shard, its position, what changed since the last commit.
-Positions are the job's own, set when a batch is wholly taken in. The path of an ordinary record is short: its
-CloudEvents headers say what it is, and the beginning of its body is searched for the settings event's name. Whatever
-is not plain, and every settings event, is decoded and goes through `core.shard`.
+What is owned right now is a `Part` per partition: its shard, its place in each input topic, what waits to be taken in.
+Activities come through a consumer of their own; policies, observations and mail (the sides) through a second one, and
+`merge` says in which order. Positions are the job's own, set when a batch is wholly taken in. The path of an ordinary
+activity is short: its CloudEvents headers say what it is, and the beginning of its body is searched for the settings
+event's name. Whatever is not plain, every settings event, and all else, is decoded and goes through `core.shard`.
 """
 
-from collections.abc import Callable, Iterable
+import json
+import time
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from auditgap.adapters import avro, cloudevents, state, takeover
+import auditgap
+from auditgap.adapters import avro, cloudevents, mailbox, merge, signing, state, takeover
 from auditgap.adapters.avro_flat import LENGTHS
 from auditgap.adapters.cloudevents import ACTIVITY_TYPE_PREFIX, Headers, headers_of
-from auditgap.adapters.kafka import AWAY, TopicIdentity, client_config, explain, partition_of
+from auditgap.adapters.kafka import (
+    AWAY,
+    TopicIdentity,
+    client_config,
+    dead_letters_of,
+    explain,
+    input_topics,
+    partition_of,
+)
 from auditgap.adapters.outbox import Outbox
-from auditgap.adapters.takeover import DEATHS, STEPS, Part
+from auditgap.adapters.takeover import DEATHS, STEPS, Part, Place
 from auditgap.config import Settings
 from auditgap.core import times
 from auditgap.core.inputs import (
@@ -32,9 +44,12 @@ from auditgap.core.inputs import (
     key_of,
     subject_of,
 )
+from auditgap.core.intake import Mail, Outcome
 from auditgap.core.ledger import Ledger
+from auditgap.core.ocsf import finding_of
 from auditgap.core.recent import CHUNK
-from auditgap.core.records import Emission, Gap
+from auditgap.core.records import Emission, Gap, Status
+from auditgap.core.triage import TRIAGE_TYPES
 from auditgap.errors import BrokerError, WorkerStop
 from auditgap.metrics import Metrics
 
@@ -47,13 +62,19 @@ LONG_ID: Final = 0x80
 TYPE_ENDS: Final = 5 + 1 + 63 + 1 + len(MARK)
 """Where the type of a settings event has ended at the latest: prefix, id with its length, type with its length."""
 
-NEVER_SKIPPED: Final = ACCESS_TRANSPARENCY_TYPES | {SETTINGS_TYPE}
+NEVER_SKIPPED: Final = ACCESS_TRANSPARENCY_TYPES | TRIAGE_TYPES | {SETTINGS_TYPE}
 """Types whose body is always decoded."""
 
 EARLIEST_TEXT: Final = times.text_of(EARLIEST_TIME).encode()
 
 MAX_KINDS: Final = 10_000
 """How many activity types are remembered as ordinary; the catalogue has some 500."""
+
+TICK_EVERY: Final = times.SECOND
+"""How often time is told to go on."""
+
+MOST_WAITING: Final = 10
+"""How many batches of activities may wait for what comes before them."""
 
 Clock = Callable[[], int]
 
@@ -66,7 +87,9 @@ class Job:
     `membership` gives the group metadata that fences each commit (adapters.group_metadata).
     """
 
-    def __init__(self, settings: Settings, ids: avro.SchemaIds, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, ids: avro.SchemaIds, metrics: Metrics, clock: Clock, verifier: signing.Verifier
+    ) -> None:
         self._settings = settings
         self._topics = settings.topics
         self._changelog = settings.worker.changelog
@@ -74,22 +97,23 @@ class Job:
         self._encoder = avro.Encoder(ids)
         self._metrics = metrics
         self._clock = clock
+        self._verifier = verifier
         self.membership: Callable[[], bytes] = lambda: b""
         self._outbox = Outbox(settings, settings.worker.instance_id)
-        self._reader = Consumer(
-            {
-                **client_config(settings.kafka),
-                "group.id": settings.worker.group,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "queued.min.messages": 10_000,
-                "queued.max.messages.kbytes": 16_384,
-                # The default of a second leaves the loop idle whenever the queue ran full once.
-                "fetch.queue.backoff.ms": 10,
-            }
-        )
+        self._inputs = input_topics(settings)
+        self._mailbox = settings.worker.mailbox
+        self._dead_letters = dead_letters_of(settings)
+        self._reader = _consumer(settings, {"queued.min.messages": 10_000, "queued.max.messages.kbytes": 16_384})
+        # That a topic is at its end is told by an answer that is held back for so long where there is nothing new.
+        small = {"queued.min.messages": 1000, "queued.max.messages.kbytes": 4096, "fetch.wait.max.ms": 100}
+        self._side = _consumer(settings, small)
+        self._paused: set[tuple[str, int]] = set()
+        self._sides = {
+            self._topics.policy: self._take_policy,
+            self._topics.observation: self._take_observation,
+            self._mailbox: self._take_mail,
+        }
+        self._ticked_at = 0
         self.batch_records = settings.worker.batch_records
         self._prefix = ids.prefix("activity")
         self._ordinary: set[bytes] = set()
@@ -97,7 +121,7 @@ class Job:
         # Where a producer puts the four headers that matter, by the number of headers it writes.
         self._layouts: dict[int, cloudevents.Layout] = {}
         self._until_sample = settings.worker.sample_every
-        self._identity = TopicIdentity("", 0, "")
+        self._identities: dict[str, TopicIdentity] = {}
         self.parts: dict[int, Part] = {}
         self.urgent = False
         self.trouble: str | None = None
@@ -106,29 +130,30 @@ class Job:
 
     def start(self) -> None:
         """Check the topics and become the one transactional producer of this instance id. Raises BrokerError."""
-        self._identity = takeover.check_topics(self._settings)
+        self._identities = takeover.check_topics(self._settings)
         self._outbox.start()
         self._metrics.skipping.set(self._trust_headers)
 
     def check_input(self) -> None:
-        """Look whether the input topic is still the one that was started with. Raises InputChanged."""
-        takeover.check_input(self._settings, self._identity)
+        """Look whether the input topics are still those that were started with. Raises InputChanged."""
+        takeover.check_input(self._settings, self._identities)
 
     def assign(self, numbers: list[int]) -> None:
         """Take over these partitions: restore their state and go to their positions. Raises WorkerStop."""
-        topic = self._topics.activity
         self.parts = {}
         self.check_input()
-        parts = takeover.take_over(self._settings, self._reader, self._identity, numbers)
+        parts = takeover.take_over(self._settings, self._reader, self._identities, numbers)
         for part in parts:
             self._save(part, state.START_KEY, takeover.started(part))
-            self._save(part, state.INPUT_KEY, state.input_value(self._identity, topic))
+            self._save(part, state.INPUT_KEY, state.input_value(self._inputs, self._identities))
         if parts:
             # With the very first position, so that state and position are never found one without the other.
-            new = [TopicPartition(topic, part.number, part.position) for part in parts if part.committed < 0]
+            new = [_at(part, place) for part in parts for place in part.places.values() if place.committed < 0]
             self._outbox.commit(new, self.membership())
         self.parts = {part.number: part for part in parts}
-        self._reader.assign([TopicPartition(topic, part.number, part.position) for part in parts])
+        self._paused.clear()
+        self._reader.assign([_at(part, part.activity) for part in parts])
+        self._side.assign([_at(part, part.places[topic]) for part in parts for topic in self._sides])
         self._metrics.partitions.set(len(parts))
 
     def release(self) -> None:
@@ -136,7 +161,9 @@ class Job:
         for part in self.parts.values():
             self._save(part, state.START_KEY, takeover.left(part))
         self.commit()
+        self._resume([*self._paused])
         self._reader.unassign()
+        self._side.unassign()
         self.parts = {}
         self._metrics.partitions.set(0)
 
@@ -145,36 +172,77 @@ class Job:
         # A batch may have been taken in after Faust's last commit: outputs never leave without their positions.
         self.release()
         self._reader.close()
+        self._side.close()
 
     # --- records in ---------------------------------------------------------------------------------------------------
 
-    def poll(self) -> dict[int, list[Message]]:
-        """Give what librdkafka has fetched, by partition; empty if nothing. Does not wait."""
-        batches: dict[int, list[Message]] = {}
-        most = self.batch_records
-        for part in list(self.parts.values()):
-            if part.position < part.careful_until:
-                most = min(most, part.step)
-        for message in self._reader.consume(most, 0):
-            error, number = message.error(), message.partition() or 0
-            if error is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    self._note(error)
-                elif owned := self.parts.get(number):
-                    owned.end = message.offset() or 0
-            elif number in batches:
-                batches[number].append(message)
-            else:
-                batches[number] = [message]
-        for number, messages in batches.items():
-            # None where the partitions are given back at this moment, on another thread.
-            if owned := self.parts.get(number):
-                owned.handed = (messages[-1].offset() or 0) + 1
-            self.trouble = None
-        return batches
+    def poll(self) -> list[tuple[int, list[Message]]]:
+        """Give what may be taken in now: partition and consecutive records of one topic. Does not wait."""
+        parts, activity = list(self.parts.values()), self._topics.activity
+        if sum(part.merge.waiting(activity) for part in parts) < MOST_WAITING * self.batch_records:
+            self._sort(self._reader.consume(self.batch_records, 0), Message.partition)
+        self._sort(self._side.consume(merge.MOST_WAITING, 0), _place_of)
+        self._hold_back(parts)
+        now = time.monotonic()
+        runs = []
+        for part in parts:
+            if part.merge.needs_end() and 0 <= self._end(self._reader, part, activity) <= part.activity.fetched:
+                part.merge.ended(activity)
+            runs += [(part.number, messages) for _, messages in part.merge.take(now)]
+        return runs
 
-    def _note(self, error: KafkaError) -> None:
-        topic = self._topics.activity
+    def _sort(self, messages: list[Message], key: Callable[[Message], Hashable]) -> None:
+        """Let records wait in the merge of their partition. `key` tells apart topics and partitions."""
+        batches: dict[Hashable, list[Message]] = {}
+        ends = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    ends.append(message)
+                else:
+                    self._note(message.topic() or self._topics.activity, error)
+            elif (name := key(message)) in batches:
+                batches[name].append(message)
+            else:
+                batches[name] = [message]
+        for batch in batches.values():
+            topic, number = _place_of(batch[0])
+            # None where the partitions are given back at this moment, on another thread.
+            if part := self.parts.get(number):
+                part.places[topic].fetched = (batch[-1].offset() or 0) + 1
+                part.merge.put(topic, batch)
+            self.trouble = None
+        for message in ends:
+            topic, number = _place_of(message)
+            if part := self.parts.get(number):
+                place = part.places[topic]
+                place.end = message.offset() or 0
+                if place.end >= place.fetched:
+                    part.merge.ended(topic)
+
+    def _hold_back(self, parts: list[Part]) -> None:
+        """Read no further in a side of which much waits, and go on where that is done."""
+        full, done = set(), set()
+        for part in parts:
+            for topic in self._sides:
+                waiting, name = part.merge.waiting(topic), (topic, part.number)
+                if name in self._paused:
+                    if waiting < merge.MOST_WAITING // 2:
+                        done.add(name)
+                elif waiting >= merge.MOST_WAITING:
+                    full.add(name)
+        if full:
+            self._side.pause([TopicPartition(*each) for each in full])
+            self._paused |= full
+        self._resume(done)
+
+    def _resume(self, names: Iterable[tuple[str, int]]) -> None:
+        if places := [TopicPartition(*each) for each in names]:
+            self._side.resume(places)
+            self._paused -= {*names}
+
+    def _note(self, topic: str, error: KafkaError) -> None:
         if error.code() in _LOST_POSITION | _NO_TOPIC:
             with suppress(BrokerError):
                 self.check_input()  # it says more
@@ -187,28 +255,43 @@ class Job:
         self.trouble = f"cannot read {topic}: {explain(error)}"
 
     def take_batch(self, part: Part, messages: list[Message]) -> None:
-        """Take in consecutive records of one partition. Raises WorkerStop; the position then stays where it was."""
+        """Take in consecutive records of one topic. Raises WorkerStop; the position then stays where it was."""
+        place = part.places[messages[0].topic() or ""]
+        if (messages[0].offset() or 0) >= place.careful_until:
+            self._take_some(part, place, messages)
+            return
+        for start in range(0, len(messages), place.step):
+            self._take_some(part, place, messages[start : start + place.step])
+
+    def _take_some(self, part: Part, place: Place, messages: list[Message]) -> None:
         first, last = messages[0].offset() or 0, messages[-1].offset() or 0
-        suspect = part.attempt["offset"] if part.attempt.get("tries", 0) >= DEATHS else -1
-        careful = first < part.careful_until
-        if careful and part.step == STEPS[-1]:
+        tried_to_death = part.attempt.get("tries", 0) >= DEATHS and part.attempt["topic"] == place.topic
+        suspect = part.attempt["offset"] if tried_to_death else -1
+        careful = first < place.careful_until
+        if careful and place.step == STEPS[-1]:
             for message in messages:
-                self._take_cautiously(part, message)
+                self._take_cautiously(part, place, message)
         elif first <= suspect <= last:
             for message in messages:
                 if message.offset() == suspect:
                     self._quarantine(part, message)
-                    part.position = suspect + 1
+                    place.position = suspect + 1
                     self.commit()  # or another record that kills would make this one forgotten
                 else:
-                    self._take(part, [message])
+                    self._take_in(part, place, [message])
         else:
-            self._take(part, messages)
+            self._take_in(part, place, messages)
         if part.oldest_uncommitted is None:
             part.oldest_uncommitted = self._clock()
-        part.position = last + 1
+        place.position = last + 1
         if careful:
             self.commit()
+
+    def _take_in(self, part: Part, place: Place, messages: list[Message]) -> None:
+        if place is part.activity:
+            self._take(part, messages)
+        else:
+            self._take_side(part, place.topic, messages)
 
     def _take(self, part: Part, messages: list[Message]) -> None:
         """The hot loop: some six microseconds a record, so every call in it was weighed (benchmarks/)."""
@@ -283,29 +366,25 @@ class Job:
         self._metrics.decoded.inc()
         append_time, now = _append_time(message), self._clock()
         activity: Activity | Rejection
-        if is_text(message.key()):
-            activity = avro.decode_activity(self._ids, message.value())
-        else:
-            activity = Rejection("bad_key", f"the key is not UTF-8: 0x{(message.key() or b'').hex()[:60]}")
+        activity = avro.decode_activity(self._ids, message.value()) if is_text(message.key()) else _bad_key(message)
         claimed = cloudevents.claims(headers_of(message))
         if isinstance(activity, Rejection):
             self._dead_letter(part, message, activity)
             if (claimed is not None and claimed.type == SETTINGS_TYPE) or MARK in (message.value() or b""):
                 subject = self._subject_for(part, claimed.subject if claimed else None)
                 refusal = Rejection("settings_unreadable", activity.detail)
-                self._send(part, part.shard.refused(refusal, subject, _place(message), append_time, now))
+                self._send(part, part.shard.refused(refusal, subject, _place_text(message), append_time, now))
             return
         subject = activity.subject
         if self._partition_of(subject) != part.number:
-            self._forward(message, activity)
+            self._forward(message, subject, cloudevents.of_activity(activity), urgent=is_settings(activity))
             return
-        outcome = part.shard.activity(activity, append_time, now)
+        trusted, fault = self._believed(message, subject, signing.ACTIVITY) if is_settings(activity) else (True, None)
+        outcome = part.shard.activity(activity, append_time, now, trusted=trusted, fault=fault)
         part.known[subject.encode("utf-8", "surrogatepass")] = part.shard.ledgers[subject]
-        self._send(part, outcome.emissions)
+        self._follow(part, message, outcome)
         if outcome.rejection is not None:
-            self._dead_letter(part, message, outcome.rejection)
             return
-        self._metrics.records.labels("repeat" if outcome.repeat else "applied").inc()
         if claimed is None:
             return
         # A time that the headers do not speak of is no lie.
@@ -327,8 +406,13 @@ class Job:
         self._trust_headers = False
         self._layouts.clear()
         self._metrics.skipping.set(0)
-        sentence = f"the headers of record {_place(message)} differ from its body; from here on bodies decide"
-        self._send(part, ledger.alert("header_mismatch", _place(message), sentence, append_time, now))
+        sentence = f"the headers of record {_place_text(message)} differ from its body; from here on bodies decide"
+        self._send(part, ledger.alert("header_mismatch", _place_text(message), sentence, append_time, now))
+
+    def _believed(self, message: Message, subject: str, domain: bytes) -> tuple[bool, str | None]:
+        """Tell whether an "on" in a record counts, and what is wrong with its signature."""
+        verdict = self._verifier.check(headers_of(message), subject, message.value() or b"", domain)
+        return self._verifier.believes(verdict), signing.fault_of(verdict)
 
     def _subject_for(self, part: Part, subject: str | None) -> str:
         """Name whose ledger speaks of a record that nobody can read: its claimed subject, if that belongs here."""
@@ -337,40 +421,110 @@ class Job:
         return subject
 
     def _partition_of(self, subject: str) -> int:
-        return partition_of(subject, self._identity.partitions)
+        return partition_of(subject, self._identities[self._topics.activity].partitions)
+
+    def _follow(self, part: Part, message: Message, outcome: Outcome) -> None:
+        """Send what an input led to, and count it."""
+        self._send(part, outcome.emissions)
+        self._post(outcome.mail)
+        if outcome.rejection is not None:
+            self._dead_letter(part, message, outcome.rejection)
+        else:
+            self._metrics.records.labels("repeat" if outcome.repeat else "applied").inc()
+
+    # --- the sides ----------------------------------------------------------------------------------------------------
+
+    def _take_side(self, part: Part, topic: str, messages: list[Message]) -> None:
+        take = self._sides[topic]
+        message = messages[0]
+        try:
+            for message in messages:
+                if is_text(message.key()):
+                    take(part, message, _append_time(message), self._clock())
+                else:
+                    self._dead_letter(part, message, _bad_key(message))
+        except WorkerStop:
+            self._absolve()
+            raise
+        except Exception as error:
+            raise self._died_on(part, message, error) from error
+
+    def _take_policy(self, part: Part, message: Message, append_time: int, now: int) -> None:
+        version = avro.decode_policy(self._ids, message.value(), append_time)
+        if isinstance(version, Rejection):
+            self._dead_letter(part, message, version)
+        # The defaults are at home in every partition.
+        elif version.organization_id is not None and self._partition_of(version.organization_id) != part.number:
+            self._forward(message, version.organization_id, cloudevents.of_policy(version), urgent=True)
+        else:
+            self._follow(part, message, part.shard.policy(version, now))
+
+    def _take_observation(self, part: Part, message: Message, append_time: int, now: int) -> None:
+        seen = avro.decode_observation(self._ids, message.value())
+        if isinstance(seen, Rejection):
+            self._dead_letter(part, message, seen)
+        elif self._partition_of(seen.subject) != part.number:
+            self._forward(message, seen.subject, cloudevents.of_observation(seen), urgent=True)
+        else:
+            trusted, fault = self._believed(message, seen.subject, signing.OBSERVATION)
+            outcome = part.shard.observation(seen, append_time, now, trusted=trusted, fault=fault)
+            self._follow(part, message, outcome)
+
+    def _take_mail(self, part: Part, message: Message, append_time: int, now: int) -> None:
+        mail = mailbox.decode(message.key(), message.value())
+        if isinstance(mail, Rejection):
+            self._dead_letter(part, message, mail)
+        elif mail.kind == mailbox.TICK:
+            part.awaits_tick = False
+            outcome = part.shard.tick(append_time, now)
+            self._send(part, outcome.emissions)
+            self._post(outcome.mail)
+        elif self._partition_of(mail.key) != part.number:
+            self._forward(message, mail.key, [], urgent=True)
+        else:
+            self._follow(part, message, part.shard.post(mail, append_time, now))
+
+    def _tick(self, now: int) -> None:
+        """Write a tick to each owned partition, once a second; none while there is a backlog, of input or of ticks."""
+        if 0 <= now - self._ticked_at < TICK_EVERY or self.behind():
+            return
+        self._ticked_at = now
+        for part in self.parts.values():
+            ends = {topic: self._end(self._reader_of(topic), part, topic) for topic in part.places}
+            # In the mailbox everything before a tick is read before it, and a tick of the worker before may be there.
+            del ends[self._mailbox]
+            if not part.awaits_tick and part.places[self._mailbox].end >= 0 and min(ends.values()) >= 0:
+                self._outbox.send(self._mailbox, None, mailbox.encode(mailbox.tick(ends)), None, part.number)
+                part.awaits_tick = True
 
     # --- records that kill --------------------------------------------------------------------------------------------
 
-    def _take_cautiously(self, part: Part, message: Message) -> None:
+    def _take_cautiously(self, part: Part, place: Place, message: Message) -> None:
         """Take in one record as if it could kill: that it is tried is committed before it is tried."""
-        offset = message.offset() or 0
-        tries = part.attempt["tries"] if part.attempt.get("offset") == offset else 0
-        if tries >= DEATHS:
+        attempt = _attempt(part, message)
+        if attempt["tries"] > DEATHS:
             self._quarantine(part, message)
         else:
-            self._save(part, state.ATTEMPT_KEY, state.dumps({"offset": offset, "tries": tries + 1}))
+            self._save(part, state.ATTEMPT_KEY, state.dumps(attempt))
             self.commit()
-            self._take(part, [message])
-        part.position = offset + 1
+            self._take_in(part, place, [message])
+        place.position = (message.offset() or 0) + 1
         self.commit()
 
     def _quarantine(self, part: Part, message: Message) -> None:
         rejection = Rejection("quarantined", f"{DEATHS} workers died on it")
-        claimed = cloudevents.claims(headers_of(message))
-        subject = self._subject_for(part, claimed.subject if claimed else None)
+        subject = self._subject_for(part, cloudevents.subject_in(headers_of(message)))
         self._dead_letter(part, message, rejection)
-        place = _place(message)
+        place = _place_text(message)
         self._send(part, part.shard.refused(rejection, subject, place, _append_time(message), self._clock()))
 
     def _died_on(self, part: Part, message: Message, error: Exception) -> WorkerStop:
         """Write down, in a transaction of its own, which record this worker dies on."""
-        offset = message.offset() or 0
-        tries = part.attempt["tries"] + 1 if part.attempt.get("offset") == offset else 1
-        part.attempt = {"offset": offset, "tries": tries}
+        part.attempt = _attempt(part, message)
         self._leave_word()
         return WorkerStop(
-            f"an unexpected error at record {_place(message)}: {type(error).__name__}: {error}; nothing after the last "
-            f"commit is kept. Start the worker again: a record that kills {DEATHS} times is put aside"
+            f"an unexpected error at record {_place_text(message)}: {type(error).__name__}: {error}; nothing after the "
+            f"last commit is kept. Start the worker again: a record that kills {DEATHS} times is put aside"
         )
 
     def _absolve(self) -> None:
@@ -395,7 +549,11 @@ class Job:
             if isinstance(record, Gap):
                 self._outbox.send(self._topics.gap, record.gap_id.encode(), value, headers, part.number)
                 self._outbox.send(self._topics.gap_history, key, value, headers, part.number)
+                finding = json.dumps(finding_of(record, auditgap.__version__), separators=(",", ":")).encode()
+                self._outbox.send(self._topics.finding, key, finding, cloudevents.of_finding(record), part.number)
                 self._metrics.gap_revisions.inc()
+            elif isinstance(record, Status):
+                self._outbox.send(self._topics.status, key, value, headers, part.number)
             else:
                 self._outbox.send(self._topics.alert, key, value, headers, part.number)
                 self._metrics.alerts.labels(record.kind).inc()
@@ -412,23 +570,29 @@ class Job:
             ("auditgap_dlq_append_time", times.text_of(_append_time(message)).encode()),
         ]
         headers = [*(headers_of(message) or []), *why]
-        self._outbox.send(self._topics.activity_dlq, message.key(), message.value(), headers, part.number)
+        topic = self._dead_letters[message.topic() or ""]
+        self._outbox.send(topic, message.key(), message.value(), headers, part.number)
         self._metrics.records.labels("dead_letter").inc()
         self._metrics.dead_letters.labels(rejection.reason).inc()
 
-    def _forward(self, message: Message, activity: Activity) -> None:
-        """Hand a record to the partition that its organization belongs to."""
+    def _post(self, letters: Iterable[Mail]) -> None:
+        for mail in letters:
+            target = self._partition_of(mail.key)
+            self._outbox.send(self._mailbox, mailbox.key_bytes(mail), mailbox.encode(mail), None, target)
+
+    def _forward(self, message: Message, subject: str, own: Headers, *, urgent: bool) -> None:
+        """Hand a record to the partition that its subject belongs to; `own` are its headers as they should be."""
         headers = [
-            *(each for each in headers_of(message) or [] if not each[0].startswith("ce_")),
-            *cloudevents.of_activity(activity),
-            ("auditgap_forwarded_from", _place(message).encode()),
+            *(each for each in headers_of(message) or [] if not own or not each[0].startswith("ce_")),
+            *own,
+            ("auditgap_forwarded_from", _place_text(message).encode()),
         ]
-        key = key_of(activity.subject).encode("utf-8", "surrogatepass")
-        target = self._partition_of(activity.subject)
-        self._outbox.send(self._topics.activity, key, message.value(), headers, target)
+        topic = message.topic() or ""
+        key = (subject if topic == self._mailbox else key_of(subject)).encode("utf-8", "surrogatepass")
+        self._outbox.send(topic, key, message.value(), headers, self._partition_of(subject))
         self._metrics.records.labels("forwarded").inc()
         # The partition it belongs to has to wait for the commit.
-        self.urgent = self.urgent or is_settings(activity)
+        self.urgent = self.urgent or urgent
 
     def _save(self, part: Part, key: bytes, value: bytes | None) -> None:
         self._outbox.send(self._changelog, key, value, None, part.number)
@@ -460,10 +624,12 @@ class Job:
             for part in self.parts.values():
                 self._send(part, part.shard.settle(now))
                 written += self._save_shard(part)
-                if part.position == part.handed < part.end:
-                    # What lies between is no record but the mark of a transaction: a position before it would look
-                    # like lag, and like a loss once retention takes it.
-                    part.position = part.end
+                for place in part.places.values():
+                    if place.position == place.fetched < place.end:
+                        # What lies between is no record but the mark of a transaction: a position before it would
+                        # look like lag, and like a loss once retention takes it.
+                        place.position = place.end
+            self._tick(now)
         except WorkerStop:
             self._absolve()
             raise
@@ -471,18 +637,18 @@ class Job:
 
     def finish(self) -> None:
         """Commit what `prepare` wrote, and the positions. Blocks. Raises WorkerStop."""
-        topic = self._topics.activity
-        moved = [part for part in self.parts.values() if part.position != part.committed]
+        places = [(part, place) for part in self.parts.values() for place in part.places.values()]
+        moved = [_at(part, place) for part, place in places if place.position != place.committed]
         if not moved and not self._outbox.open:
             return
         try:
             with self._metrics.commits.time():
-                self._outbox.commit([TopicPartition(topic, p.number, p.position) for p in moved], self.membership())
+                self._outbox.commit(moved, self.membership())
         except WorkerStop:
             self._absolve()
             raise
-        for part in self.parts.values():
-            part.committed = part.position
+        for part, place in places:
+            place.committed = place.position
             part.oldest_uncommitted = None
         self.urgent = False
 
@@ -498,23 +664,55 @@ class Job:
         return sum(self._lags().values()) >= self.batch_records
 
     def _lags(self) -> dict[int, int]:
-        """How many records are not taken in yet, by partition, as far as the last answer to a fetch told."""
+        """How many records are not taken in yet, by partition, as far as the last answer to a fetch told.
+
+        Without the mailbox: a tick is there every second, and nobody waits for it.
+        """
         lags = {}
         for part in list(self.parts.values()):
-            place = TopicPartition(self._topics.activity, part.number)
-            _, high = self._reader.get_watermark_offsets(place, cached=True)
-            if high >= 0:
-                lags[part.number] = max(0, high - part.position)
+            known = [
+                max(0, end - place.position)
+                for topic, place in part.places.items()
+                if topic != self._mailbox and (end := self._end(self._reader_of(topic), part, topic)) >= 0
+            ]
+            if known:
+                lags[part.number] = sum(known)
         return lags
+
+    def _reader_of(self, topic: str) -> Consumer:
+        return self._side if topic in self._sides else self._reader
+
+    def _end(self, reader: Consumer, part: Part, topic: str) -> int:
+        """Tell where a topic ends by the last answer to a fetch; below 0 before the first one."""
+        return reader.get_watermark_offsets(TopicPartition(topic, part.number), cached=True)[1]
 
     def measure(self) -> None:
         """Bring the gauges up to date. Asks nothing of the network."""
         self._metrics.commit_age.set(self.commit_age())
         parts = list(self.parts.values())
         self._metrics.subjects.set(sum(len(part.shard.ledgers) for part in parts))
+        self._metrics.clock.clear()
+        for part in parts:
+            self._metrics.clock.labels(str(part.number)).set(part.shard.clock / times.SECOND)
         self._metrics.lag.clear()
         for number, lag in self._lags().items():
             self._metrics.lag.labels(str(number)).set(lag)
+
+
+def _consumer(settings: Settings, more: dict[str, Any]) -> Consumer:
+    return Consumer(
+        {
+            **client_config(settings.kafka),
+            "group.id": settings.worker.group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            # The default of a second leaves the loop idle whenever the queue ran full once.
+            "fetch.queue.backoff.ms": 10,
+            **more,
+        }
+    )
 
 
 _LOST_POSITION: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
@@ -547,5 +745,24 @@ def _append_time(message: Message) -> int:
     return message.timestamp()[1] * 1000
 
 
-def _place(message: Message) -> str:
+def _place_of(message: Message) -> tuple[str, int]:
+    return message.topic() or "", message.partition() or 0
+
+
+def _place_text(message: Message) -> str:
     return f"{message.topic()}/{message.partition()}/{message.offset()}"
+
+
+def _at(part: Part, place: Place) -> TopicPartition:
+    return TopicPartition(place.topic, part.number, place.position)
+
+
+def _attempt(part: Part, message: Message) -> dict[str, Any]:
+    """Count one more try of a record."""
+    record = {"topic": message.topic(), "offset": message.offset() or 0}
+    again = all(part.attempt.get(name) == value for name, value in record.items())
+    return {**record, "tries": part.attempt["tries"] + 1 if again else 1}
+
+
+def _bad_key(message: Message) -> Rejection:
+    return Rejection("bad_key", f"the key is not UTF-8: 0x{(message.key() or b'').hex()[:60]}")

@@ -131,24 +131,60 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
     topics = settings.topics
     stamped = {"message.timestamp.type": "LogAppendTime"}
     kept = {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
+    # A dead letter is the record and its reason: it must fit wherever the record did.
+    dead = {**_FOREVER, **stamped, "max.message.bytes": "4194304"}
+    mailbox = settings.worker.mailbox
     return [
         TopicSpec(topics.activity, "the feed: one record per activity", {**kept, **stamped, **_RECORD_BYTES}),
-        TopicSpec(
-            topics.activity_dlq,
-            "records that could not be used, with the reason",
-            # A dead letter is the record and its reason: it must fit wherever the record did.
-            {**_FOREVER, **stamped, "max.message.bytes": "4194304"},
-        ),
+        TopicSpec(topics.activity_dlq, "activities that could not be used, with the reason", dead),
+        TopicSpec(topics.observation, "what collectors saw for themselves", {**kept, **stamped, **_RECORD_BYTES}),
+        TopicSpec(topics.observation_dlq, "observations that could not be used, with the reason", dead),
         TopicSpec(topics.alert, "alerts, every revision", {**kept, **stamped}),
         TopicSpec(topics.gap, "latest revision of each gap", {**_COMPACTED, **stamped}),
         TopicSpec(topics.gap_history, "every revision of each gap, chained by digest", {**_FOREVER, **stamped}),
+        TopicSpec(topics.status, "whether each organization is audited now", {**_COMPACTED, **stamped}),
+        TopicSpec(
+            topics.finding, "each revision of each gap as an OCSF Detection Finding, in JSON", {**kept, **stamped}
+        ),
         TopicSpec(
             topics.policy,
             "versions of each organization's policy, chained by digest; key * for the defaults",
             {**_COMPACTED, **_SIX_YEARS, **stamped, **_RECORD_BYTES},
         ),
+        TopicSpec(topics.policy_dlq, "versions of a policy that were refused, with the reason", dead),
+        TopicSpec(
+            mailbox,
+            "what partitions tell each other, and ticks",
+            {**kept, **stamped, **_RECORD_BYTES},
+        ),
+        TopicSpec(settings.worker.mailbox_dlq, "what was in the mailbox and could not be used", dead),
         TopicSpec(settings.worker.changelog, "the worker's state", {**_COMPACTED, **stamped, **_RECORD_BYTES}),
     ]
+
+
+def input_topics(settings: Settings) -> dict[str, str]:
+    """Name the topics that the worker reads, by what they are: the activities, then the others.
+
+    Of records that were appended at the same time those of an earlier topic count first.
+    """
+    topics = settings.topics
+    return {
+        "activity": topics.activity,
+        "policy": topics.policy,
+        "observation": topics.observation,
+        "mailbox": settings.worker.mailbox,
+    }
+
+
+def dead_letters_of(settings: Settings) -> dict[str, str]:
+    """Name the topic for the dead letters of each input topic."""
+    topics, worker = settings.topics, settings.worker
+    return {
+        topics.activity: topics.activity_dlq,
+        topics.policy: topics.policy_dlq,
+        topics.observation: topics.observation_dlq,
+        worker.mailbox: worker.mailbox_dlq,
+    }
 
 
 def apply_topics(settings: Settings, log: Log) -> bool:

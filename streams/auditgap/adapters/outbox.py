@@ -101,6 +101,8 @@ class Outbox:
     def abort(self) -> None:
         """Throw away what was sent since the last commit. Blocks. Raises WorkerStop."""
         if self.open:
+            # The broker does not know of a transaction before its first record, and refuses to abort it.
+            self._producer.flush(1)
             self._do("cannot abort", lambda: self._producer.abort_transaction(self._timeout))
             self.open = False
 

@@ -19,7 +19,14 @@ def schema_ids(settings: RegistrySettings, topics: TopicSettings) -> avro.Schema
     config: dict[str, object] = {"url": url}
     if settings.username and settings.password:
         config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
-    subjects = {"activity": topics.activity, "alert": topics.alert, "gap": topics.gap, "policy": topics.policy}
+    subjects = {
+        "activity": topics.activity,
+        "observation": topics.observation,
+        "alert": topics.alert,
+        "gap": topics.gap,
+        "policy": topics.policy,
+        "status": topics.status,
+    }
     try:
         client = SchemaRegistryClient(config)
         ids: dict[str, int] = {}

@@ -1,71 +1,151 @@
-"""`auditgap worker --reset-input`: accept the input topic as it is now, keep the state, set the position anew."""
+"""`auditgap worker --reset-input`: accept the input topics as they are now, keep the state, set positions anew."""
 
+import json
 import time
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from auditgap.adapters import state
-from auditgap.adapters.kafka import TIMEOUT, Log, client_config, identify, partition_of, translated
+from auditgap.adapters.kafka import (
+    TIMEOUT,
+    Log,
+    TopicIdentity,
+    client_config,
+    identify,
+    input_topics,
+    partition_of,
+    translated,
+)
 from auditgap.adapters.outbox import Outbox
 from auditgap.config import Settings
-from auditgap.core.shard import split_key
+from auditgap.core.shard import split_key, split_policy_key
 from auditgap.errors import BrokerError, UsageError
 
 _GRACE_SECONDS: Final = 2.0
 
 
 def reset_input(settings: Settings, where: str, log: Log) -> None:
-    """Set the group's position to the beginning ("earliest") or the end ("latest") of the input topic as it is now.
+    """Set the group's positions to the beginning ("earliest") or the end ("latest") of the inputs as they are now.
 
-    The state is kept, and moved where a changed partition count wants it. Everything happens in one transaction.
+    Policies are read from the beginning in either case, and mail goes on where it was. The state is kept, and moved
+    where a changed partition count wants it; what cannot be kept is said. Everything happens in one transaction.
     Raises UsageError while workers of the group are running, and BrokerError.
     """
-    topic, servers = settings.topics.activity, settings.kafka.bootstrap_servers
+    inputs, changelog, servers = input_topics(settings), settings.worker.changelog, settings.kafka.bootstrap_servers
+    topic = inputs["activity"]
     admin = AdminClient(client_config(settings.kafka))
     _await_empty_group(admin, settings, log)
-    found = identify(admin, [topic, settings.worker.changelog], servers)
-    for name in (topic, settings.worker.changelog):
+    found = identify(admin, [*inputs.values(), changelog], servers)
+    for name in (*inputs.values(), changelog):
         if name not in found:
             raise BrokerError(f"Kafka at {servers} has no topic {name}: run `auditgap topics apply`")
     identity, count = found[topic], found[topic].partitions
-    if found[settings.worker.changelog].partitions != count:
-        raise UsageError(
-            f"topic {topic} has {count} partitions, {settings.worker.changelog} has "
-            f"{found[settings.worker.changelog].partitions}: set AUDITGAP_TOPICS__PARTITIONS={count} and run "
-            "`auditgap topics apply`"
-        )
-    changelog = state.raw_changelog(settings, range(count))
+    for name in (*inputs.values(), changelog):
+        if found[name].partitions != count:
+            raise UsageError(
+                f"topic {topic} has {count} partitions, {name} has {found[name].partitions}: set "
+                f"AUDITGAP_TOPICS__PARTITIONS={count} and run `auditgap topics apply`"
+            )
     member = Consumer({**client_config(settings.kafka), "group.id": settings.worker.group, "enable.auto.commit": False})
     outbox = Outbox(settings, f"{settings.worker.instance_id}-reset")
     try:
         outbox.start()
-        moved = set()
-        for number, records in changelog.items():
-            for key, value in records.items():
-                if key.startswith(b"@"):
-                    continue
-                subject, _ = split_key(key.decode("utf-8", "surrogatepass"))
-                if (home := partition_of(subject, count)) != number:
-                    outbox.send(settings.worker.changelog, key, value, None, home)
-                    outbox.send(settings.worker.changelog, key, None, None, number)
-                    moved.add(subject)
-            outbox.send(settings.worker.changelog, state.INPUT_KEY, state.input_value(identity, topic), None, number)
-            outbox.send(settings.worker.changelog, state.START_KEY, state.dumps({}), None, number)
-            outbox.send(settings.worker.changelog, state.ATTEMPT_KEY, state.dumps({}), None, number)
+        kept = _Kept(settings, found, outbox)
+        kept.move()
+        for number in range(count):
+            outbox.send(changelog, state.INPUT_KEY, state.input_value(inputs, found), None, number)
+            outbox.send(changelog, state.START_KEY, state.dumps({}), None, number)
+            outbox.send(changelog, state.ATTEMPT_KEY, state.dumps({}), None, number)
         offsets = []
         with translated(f"cannot find the bounds of {topic}", servers):
-            for number in range(count):
-                low, high = member.get_watermark_offsets(TopicPartition(topic, number), timeout=TIMEOUT)
-                offsets.append(TopicPartition(topic, number, low if where == "earliest" else high))
+            for name, each in inputs.items():
+                parts = [TopicPartition(each, number) for number in range(count)]
+                for part in member.committed(parts, timeout=TIMEOUT):
+                    low, high = member.get_watermark_offsets(TopicPartition(each, part.partition), timeout=TIMEOUT)
+                    offset = high if where == "latest" else low
+                    if name == "policy":
+                        offset = low
+                    elif name == "mailbox":
+                        offset = part.offset if kept.knows(name) and low <= part.offset <= high else low
+                    offsets.append(TopicPartition(each, part.partition, offset))
         outbox.commit(offsets, member.consumer_group_metadata())
     finally:
         member.close()
-    positions = ", ".join(f"{each.partition}: {each.offset}" for each in offsets)
+    positions = ", ".join(f"{each.partition}: {each.offset}" for each in offsets if each.topic == topic)
     log(f"the input is {topic} as it is now ({count} partitions, id {identity.topic_id}); positions {positions}")
-    if moved:
-        log(f"state of {len(moved)} organizations and feeds moved to their new partitions")
+    kept.tell(log)
+
+
+class _Kept:
+    """The state as it is, and what is written of it into a transaction: each key where it belongs now."""
+
+    def __init__(self, settings: Settings, found: Mapping[str, TopicIdentity], outbox: Outbox) -> None:
+        self._topics, self._changelog = input_topics(settings), settings.worker.changelog
+        self._found, self._outbox = found, outbox
+        self._count = found[self._changelog].partitions
+        self._records = state.raw_changelog(settings, range(self._count))
+        self._written = [
+            json.loads(records[state.INPUT_KEY]) for records in self._records.values() if state.INPUT_KEY in records
+        ]
+        self._formats = {written["format"] for written in self._written}
+        self._moved: set[str] = set()
+        self._forgotten: set[str | None] = set()
+
+    def knows(self, name: str) -> bool:
+        """Whether the state belongs to this very topic, by what it is."""
+        topic = self._topics[name]
+        now = self._found[topic]
+        before = [written["inputs"].get(name) for written in self._written if written["format"] == state.FORMAT]
+        return bool(before) and all(
+            known is not None
+            and (known["topic"], known["topic_id"], known["cluster_id"]) == (topic, now.topic_id, now.cluster_id)
+            for known in before
+        )
+
+    def move(self) -> None:
+        """Write each key that is not where it belongs, and take away what cannot be kept."""
+        readable = self._formats <= {state.FORMAT}
+        # Versions of another topic would stand in the way of those of this one: its chain begins anew.
+        same_policies = self.knows("policy")
+        for number, records in self._records.items():
+            for key, value in records.items():
+                if key in (state.INPUT_KEY, state.START_KEY, state.ATTEMPT_KEY):
+                    continue
+                text = key.decode("utf-8", "surrogatepass")
+                policy = split_policy_key(text) if readable else None
+                if not readable:
+                    homes: Iterable[int] = ()
+                elif policy:
+                    homes = self._homes(policy[0]) if same_policies else ()
+                    if not same_policies:
+                        self._forgotten.add(policy[0])
+                elif text.startswith("@"):
+                    homes = (number,)
+                else:
+                    subject, _ = split_key(text)
+                    homes = (partition_of(subject, self._count),)
+                    if number not in homes:
+                        self._moved.add(subject)
+                for home in homes:
+                    if home != number and not (policy and key in self._records[home]):
+                        self._outbox.send(self._changelog, key, value, None, home)
+                if number not in homes:
+                    self._outbox.send(self._changelog, key, None, None, number)
+
+    def _homes(self, organization_id: str | None) -> Iterable[int]:
+        return range(self._count) if organization_id is None else (partition_of(organization_id, self._count),)
+
+    def tell(self, log: Log) -> None:
+        """Say what became of it."""
+        if other := sorted(self._formats - {state.FORMAT}):
+            log(f"the state was of format {other[0]}, this version knows {state.FORMAT}: it was dropped")
+        if self._moved:
+            log(f"state of {len(self._moved)} organizations and feeds moved to their new partitions")
+        if self._forgotten:
+            log(f"{self._topics['policy']} was made again: its policies are read anew")
 
 
 def _await_empty_group(admin: AdminClient, settings: Settings, log: Log) -> None:

@@ -3,15 +3,15 @@
 A compacted topic, co-partitioned with the input. Its keys are those of core.shard.Shard.changes, and `@input`,
 `@start` and `@attempt` for the partition's own:
 
-- `@input`: which topic the state and the position belong to (InputIdentity);
-- `@start`: the position the last worker started from, gone again where it left in order, and until where to go
+- `@input`: which topics the state and the positions belong to (TopicIdentity);
+- `@start`: the positions the last worker started from, gone again where it left in order, and until where to go
   carefully (takeover);
 - `@attempt`: the record the last worker died on, and how often.
 """
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -24,7 +24,7 @@ from auditgap.config import Settings
 from auditgap.core.shard import Shard
 from auditgap.errors import BrokerError, WorkerStop
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of everything in the changelog; another one is refused."""
 
 _GRACE_SECONDS: Final = 30.0
@@ -40,17 +40,18 @@ def dumps(shape: dict[str, Any]) -> bytes:
     return json.dumps(shape, separators=(",", ":")).encode()
 
 
-def input_value(identity: TopicIdentity, topic: str) -> bytes:
-    """Write which topic the state belongs to."""
-    return dumps({"format": FORMAT, "topic": topic, **asdict(identity)})
+def input_value(topics: Mapping[str, str], identities: Mapping[str, TopicIdentity]) -> bytes:
+    """Write which topics the state belongs to: `topics` by what they are, `identities` by topic."""
+    inputs = {name: {"topic": topic, **asdict(identities[topic])} for name, topic in topics.items()}
+    return dumps({"format": FORMAT, "inputs": inputs})
 
 
 @dataclass(slots=True)
 class Restored:
-    """What the changelog says about one partition."""
+    """What the changelog says about one partition; `inputs` is as `input_value` wrote it, empty where nothing did."""
 
     shard: Shard
-    input: dict[str, Any] | None = None
+    inputs: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
     attempt: dict[str, Any] = field(default_factory=dict)
 
@@ -143,5 +144,6 @@ def restore(settings: Settings, numbers: Iterable[int], partitions: int) -> dict
             )
         texts = {key.decode("utf-8", "surrogatepass"): value for key, value in records.items()}
         shard = Shard.restore(texts, partial(is_home, number, partitions))
-        restored[number] = Restored(shard, own.get(INPUT_KEY), own.get(START_KEY, {}), own.get(ATTEMPT_KEY, {}))
+        inputs = own[INPUT_KEY]["inputs"] if INPUT_KEY in own else {}
+        restored[number] = Restored(shard, inputs, own.get(START_KEY, {}), own.get(ATTEMPT_KEY, {}))
     return restored

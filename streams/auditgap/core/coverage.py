@@ -6,7 +6,7 @@ Every instant is one of:
 |---|---|
 | PROVEN | between two proofs of recording that are no further apart than the proof limit |
 | INFERRED | between two proofs that are further apart, and nothing speaks against it |
-| UNKNOWN | before the first proof, after the last; where a window may have begun or ended; an "off" in no window |
+| UNKNOWN | before the first proof, after the last; where a window may have begun or ended; in a suspected gap |
 | OFF | in the certain part of a window |
 
 A proof is a recorded activity (not a settings event, not Access Transparency), or a canary that was seen.
@@ -35,20 +35,17 @@ class Span:
     state: str
 
 
-def proofs_of(timeline: Timeline, recorded: Runs) -> Runs:
-    """Give all proofs as runs: what was recorded, and the canaries that were seen."""
-    proofs = Runs(recorded.runs)
-    for on in timeline.assertions:
-        if on.kind == "canary" and on.api:
-            # On at some moment between the two: it proves nothing before the later one, and nothing after the earlier.
-            proofs.add(on.ends, on.begins)
-    return proofs
-
-
-def spans(timeline: Timeline, recorded: Runs, until: int, inherited: Iterable[Window] = ()) -> list[Span]:
+def spans(
+    timeline: Timeline,
+    proofs: Runs,
+    until: int,
+    doubts: Iterable[tuple[int | None, int | None]] = (),
+    inherited: Iterable[Window] = (),
+) -> list[Span]:
     """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole.
 
-    `inherited` are the windows of its parent and feeds, as long as it was a member.
+    `doubts` are stretches in which nobody could see, None where a bound is not known; `inherited` the windows of its
+    parent and feeds, as long as it was a member.
     """
     changes: list[tuple[int, str, int]] = []
 
@@ -56,7 +53,7 @@ def spans(timeline: Timeline, recorded: Runs, until: int, inherited: Iterable[Wi
         if begin < end:
             changes.extend(((begin, state, 1), (end, state, -1)))
 
-    runs = [run for run in proofs_of(timeline, recorded).runs if run[0] <= until]
+    runs = [run for run in proofs.runs if run[0] <= until]
     for first, last in runs:
         put(PROVEN, first, min(last, until))
     for (_, last), (first, _) in pairwise(runs):
@@ -74,6 +71,8 @@ def spans(timeline: Timeline, recorded: Runs, until: int, inherited: Iterable[Wi
         if off.says_off and not off.exact and timeline.window_of(off) is None:
             after = (each.ends for each in timeline.assertions if each.begins >= off.ends and not each.says_off)
             put(UNKNOWN, off.begins, min(after, default=until))
+    for since, end in doubts:
+        put(UNKNOWN, begin if since is None else since, until if end is None else end)
     return list(_laid_out(changes, begin, until))
 
 

@@ -18,25 +18,18 @@ closes nothing. The result depends on the set of assertions only, never on their
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from auditgap.core import times
-from auditgap.core.inputs import NOBODY, Activity, Actor
+from auditgap.core.inputs import NOBODY, OPERATOR, Activity, Actor
 from auditgap.core.observations import Observation
 
 API: Final = "api"
 LOGGING: Final = "logging"
 FLAGS: Final = (API, LOGGING)
-
-CAUSES: Final = {
-    frozenset({LOGGING}): "LOGGING_DISABLED",
-    frozenset({API}): "API_DISABLED",
-    frozenset({API, LOGGING}): "BOTH_DISABLED",
-}
-"""Which flags were off at some time of a window: its cause."""
 
 SETTLE: Final = 60 * times.SECOND
 """How long servers may go on answering, and recording, as before a switch: they do not all switch at once."""
@@ -50,7 +43,9 @@ class Assertion:
     """What one input says about the two flags: True on, False off, None nothing.
 
     Exact: it was switched at `begins`, which is `ends`. Not exact: it was so at some moment from `begins` to `ends`.
-    `append_time` is when its first copy was appended by the broker. `digest` is its content's.
+    `append_time` is when its first copy was appended by the broker. `digest` is its content's, `result` what an
+    observation found. It is not `whole` where the input also said "on" and nothing proved that: that part is left out.
+    `reason` is an operator's.
     """
 
     begins: int
@@ -65,6 +60,9 @@ class Assertion:
     actor: Actor = NOBODY
     organization_id: str | None = None
     feed_id: str | None = None
+    result: str | None = None
+    whole: bool = True
+    reason: str | None = None
     order: Order = field(init=False, repr=False, compare=False)
     """Where it stands: at equal times the exact ones, then those that say off, have the last word.
 
@@ -92,28 +90,34 @@ class Assertion:
 
 ACTIVITY: Final = "activity"
 
-EVENTS: Final = frozenset({"settings_event", "operator"})
+EVENTS: Final = frozenset({"settings_event", OPERATOR})
 """Kinds of assertions that say what somebody did, not what was seen."""
 
 WEAK: Final = frozenset({ACTIVITY, "canary"})
 """Kinds of proofs that records still come; against the "off" of an event they count for nothing."""
 
 
-def of_settings_event(activity: Activity, append_time: int) -> Assertion:
-    """Assert what a readable settings event says: each flag that is present, at its time, exactly."""
+def of_settings_event(activity: Activity, append_time: int, *, trusted: bool = True) -> Assertion:
+    """Assert what a readable settings event says: each flag that is present, at its time, exactly.
+
+    Of one that is not `trusted` only the "off" counts; it is an assertion even where that leaves nothing.
+    """
     assert activity.created_at is not None  # noqa: S101 - settings_fault refused it before
+    said = (activity.api_enabled, activity.logging_enabled)
+    api, logging = (flag if trusted or flag is False else None for flag in said)
     return Assertion(
         begins=activity.created_at,
         ends=activity.created_at,
         kind="settings_event",
         input_id=activity.id,
         digest=activity.digest,
-        api=activity.api_enabled,
-        logging=activity.logging_enabled,
+        api=api,
+        logging=logging,
         append_time=append_time,
         actor=activity.actor,
         organization_id=activity.organization_id,
         feed_id=activity.feed_id,
+        whole=(api, logging) == said,
     )
 
 
@@ -146,6 +150,8 @@ ASSERTED: Final = {
     ("feed_answer", "ok"): (True, None),
     ("feed_answer", "not_enabled"): (False, None),
     ("canary", "seen"): (True, True),
+    (OPERATOR, "on"): (True, True),
+    (OPERATOR, "off"): (False, False),
 }
 """What an observation says about the API and about logging, by its kind and result; others say nothing."""
 
@@ -154,10 +160,14 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
     """Assert what an observation says, None where it says nothing about the flags.
 
     An answer may be as old as the settle time. "On" is believed only about exactly one organization: of a feed of
-    several, any one may have answered.
+    several, any one may have answered. An operator's statement is exact, and about one flag where it names one.
     """
     api, logging = ASSERTED.get((seen.kind, seen.result), (None, None))
-    if api is None or (api and seen.organization_id is None and seen.kind != "settings_poll"):
+    if api is None:
+        return None
+    if seen.kind == OPERATOR:
+        return _of_operator(seen, append_time, on=api)
+    if api and seen.organization_id is None and seen.kind != "settings_poll":
         return None
     called_at = seen.called_at if seen.kind == "canary" else None
     return Assertion(
@@ -172,7 +182,43 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
         exact=False,
         organization_id=seen.organization_id,
         feed_id=seen.feed_id,
+        result=seen.result,
     )
+
+
+def _of_operator(seen: Observation, append_time: int, *, on: bool) -> Assertion:
+    assert seen.effective_at is not None  # noqa: S101 - read_observation refused it before
+    both = seen.api is None and seen.logging is None
+    return Assertion(
+        begins=seen.effective_at,
+        ends=seen.effective_at,
+        kind=OPERATOR,
+        input_id=seen.id,
+        digest=seen.digest,
+        api=on if both else seen.api,
+        logging=on if both else seen.logging,
+        append_time=append_time,
+        actor=Actor(type=OPERATOR, id=seen.author),
+        organization_id=seen.organization_id,
+        feed_id=seen.feed_id,
+        reason=seen.message,
+    )
+
+
+def merged(one: Assertion, other: Assertion) -> Assertion:
+    """Make one of two copies of an assertion: the first one appended counts, but for an "on" that only one proves.
+
+    So the order in which copies are read makes no difference.
+    """
+    first, second = sorted((one, other), key=_first_seen)
+    if first.whole or not second.whole:
+        return first
+    # Its "off" was known from the first copy on, its "on" is only now.
+    return replace(second, append_time=first.append_time, feed_id=first.feed_id) if second.says_off else second
+
+
+def _first_seen(assertion: Assertion) -> tuple[int, str]:
+    return assertion.append_time, assertion.feed_id or ""
 
 
 def of_recording(identifier: str, moment: int) -> Assertion:
@@ -182,6 +228,10 @@ def of_recording(identifier: str, moment: int) -> Assertion:
 
 KEPT: Final = 64
 """How many of the newest assertions are kept whatever they say: an hour of a poll a minute."""
+
+
+NEAR: Final = 32
+"""How far away an equal observation is looked for: collectors poll several things in turn."""
 
 
 class Known(NamedTuple):
@@ -220,7 +270,7 @@ class Window:
     It began between `opened_at` (None: unknown) and `opened_at_latest`, and ended between `closed_at_earliest` and
     `closed_at`: where the middle two are the wrong way round, or it is not `sure`, no moment is certain. `offs` are all
     assertions of an "off" in it; `after` is what was known when `closing` came.
-    `gap_id` is for the ledger to fill in.
+    `confidence` and `gap_id` are for others to fill in (core.track, core.ledger).
     """
 
     opening: Assertion
@@ -233,12 +283,13 @@ class Window:
     offs: list[Assertion]
     sure: bool
     after: State = field(default_factory=dict, compare=False)
+    confidence: str = field(default="", compare=False)
     gap_id: str = field(default="", compare=False)
 
-    @property
-    def cause(self) -> str:
-        """Which flags were off during it."""
-        return CAUSES[frozenset(self.off_flags)]
+    def overlaps(self, other: "Window") -> bool:
+        """Whether the two can have had a moment in common."""
+        begin, end, since, until = self.opened_at, self.closed_at, other.opened_at, other.closed_at
+        return (until is None or begin is None or begin <= until) and (end is None or since is None or since <= end)
 
 
 @dataclass(slots=True)
@@ -561,16 +612,24 @@ class Timeline:
 
     def is_idle(self, new: Assertion) -> bool:
         """Whether it only says once more, after all others, that the flags are on."""
-        if new.exact or new.says_off or (self.assertions and self.assertions[-1].order > new.order):
+        if new.exact or new.says_off or not self.is_last(new):
             return False
         latest = self.windows[-1].closed_at if self.windows else new.begins
         return latest is not None and latest <= new.begins
+
+    def is_last(self, new: Assertion) -> bool:
+        """Whether nothing that is asserted comes after it."""
+        return not self.assertions or self.assertions[-1].order <= new.order
 
     def append(self, new: Assertion) -> None:
         """Add an idle assertion: no window changes."""
         self.assertions.append(new)
         self.vague += 1
         self._reach = max(self._reach, new.ends - new.begins)
+
+    def count_exact(self, low: int, high: int) -> int:
+        """Count the exact assertions between two times, both included."""
+        return sum(each.exact for each in self._near(low, high))
 
     def thin(self, near: Assertion) -> list[Assertion]:
         """Take out what lies within a run of equal observations: what just left the newest ones, or came behind."""
@@ -586,16 +645,31 @@ class Timeline:
         return gone
 
     def _is_spare(self, index: int) -> bool:
-        """Whether both neighbours say the same as an observation, and serve as well to bound what lies beyond them."""
-        before, each, after = self.assertions[index - 1 : index + 2]
-        said, place = _says(each), _place(each)
-        if each.exact or each.kind == ACTIVITY or _says(before) != said or _says(after) != said:
+        """Whether equal ones before and after it serve as well to bound what lies beyond them.
+
+        Nothing that speaks of the same flags may come between, but what agrees with it and is not exact either.
+        """
+        each = self.assertions[index]
+        if each.exact or each.kind == ACTIVITY:
             return False
-        sooner = self._near(before.begins - self._reach, place)
-        later = self._near(place, after.ends + self._reach)
-        return all(other.ends <= before.begins or _says(other) == said for other in sooner) and all(
-            other.begins > after.ends or _says(other) == said for other in later
-        )
+        before, after = self._equal(each, range(index - 1, -1, -1)), self._equal(each, range(index + 1, index + NEAR))
+        if before is None or after is None:
+            return False
+        for other in self._near(before.begins - self._reach, after.ends + self._reach):
+            beyond = other.ends <= before.begins or other.begins > after.ends
+            if not beyond and (_contradict(each, other) or (other.exact and _meet(each, other))):
+                return False
+        return True
+
+    def _equal(self, each: Assertion, indices: range) -> Assertion | None:
+        """Find one that says the same, of the same kind, among the nearest."""
+        said = _says(each)
+        for index in indices[:NEAR]:
+            if index >= len(self.assertions):
+                break
+            if _says(self.assertions[index]) == said and not self.assertions[index].exact:
+                return self.assertions[index]
+        return None
 
     def put(self, new: Iterable[Assertion] = (), gone: Iterable[Assertion] = ()) -> tuple[list[Window], list[Window]]:
         """Add assertions and take others out; give the windows that went and those that came for them.
@@ -672,5 +746,17 @@ def _place(assertion: Assertion) -> int:
     return assertion.order[0]
 
 
-def _says(assertion: Assertion) -> tuple[str, bool | None, bool | None]:
-    return assertion.kind, assertion.api, assertion.logging
+def _contradict(one: Assertion, other: Assertion) -> bool:
+    """Whether one says on and the other off of the same flag."""
+    return (one.api is not other.api and None not in (one.api, other.api)) or (
+        one.logging is not other.logging and None not in (one.logging, other.logging)
+    )
+
+
+def _meet(one: Assertion, other: Assertion) -> bool:
+    """Whether both speak of a flag."""
+    return (one.api is not None and other.api is not None) or (one.logging is not None and other.logging is not None)
+
+
+def _says(assertion: Assertion) -> tuple[str, str | None, bool | None, bool | None]:
+    return assertion.kind, assertion.result, assertion.api, assertion.logging

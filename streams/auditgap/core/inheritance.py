@@ -13,8 +13,8 @@ from auditgap.core.fold import API, Assertion, Window
 from auditgap.core.inputs import NOBODY, Actor
 from auditgap.core.records import Gap, identifier
 from auditgap.core.topology import Stretch, overlap
+from auditgap.core.track import CONFIRMED
 
-CONFIRMED: Final = "CONFIRMED"
 SUPERSEDED: Final = "SUPERSEDED"
 GONE: Final = frozenset({SUPERSEDED, "RETRACTED"})
 """States of a gap that does not stand."""
@@ -160,6 +160,8 @@ class Inherited:
             off_flags={API},
             offs=[],
             sure=self.sure and gap["confidence"] == CONFIRMED,
+            # What the parent's is stands in the gap; a suspicion was judged where it comes from.
+            confidence=CONFIRMED,
         )
 
     def _side(self, side: str, moment: int) -> Assertion:

@@ -76,6 +76,9 @@ class Actor:
 
 NOBODY: Final = Actor()
 
+OPERATOR: Final = "operator"
+"""Type of an actor who stated how it was and need not have switched anything; also the kind of such a statement."""
+
 
 @dataclass(frozen=True, slots=True)
 class Activity:
@@ -194,7 +197,7 @@ def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | R
     created = record.get("created_at")
     created_at = times.parse(created) if isinstance(created, str) else None
     organization = record.get("organization_id")
-    organization_id = text(organization) if _is_organization(organization) else None
+    organization_id = text(organization) if is_organization(organization) else None
     if kind != SETTINGS_TYPE:
         if identifier is None:
             return Rejection("unreadable", "id is missing or not a string")
@@ -217,7 +220,8 @@ def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | R
     )
 
 
-def _is_organization(value: object) -> bool:
+def is_organization(value: object) -> bool:
+    """Whether a value can be an organization's id."""
     return isinstance(value, str) and 0 < len(value) <= 255 and organization_of(value) is not None
 
 
@@ -265,7 +269,7 @@ def _settings_fault(record: Mapping[str, object], original: Activity, typed: Act
     if original.created_at is None:
         return f"created_at is not a time with a zone: {shown(record.get('created_at'))}"
     organization_id = record.get("organization_id")
-    if organization_id is not None and not _is_organization(organization_id):
+    if organization_id is not None and not is_organization(organization_id):
         return f"organization_id is not an id: {shown(organization_id)}"
     for field in ("id", "type", "created_at", "organization_id", "api_enabled", "logging_enabled"):
         if getattr(original, field) != getattr(typed, field):

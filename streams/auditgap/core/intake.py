@@ -9,6 +9,9 @@
 | settings event | asserted exactly at its time, and the subject folded anew |
 | Access Transparency record | applied: it proves nothing, and is no part of a bracket |
 | any other activity | applied: indexed, and brackets of gaps improved |
+
+A settings event or observation that is not trusted (no valid signature where one is required) says only "off": its "on"
+counts for nothing, until a signed copy comes. A signature that is wrong is an alert of its own.
 """
 
 from collections.abc import MutableMapping
@@ -17,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from auditgap.core.inputs import (
     ACCESS_TRANSPARENCY_TYPES,
+    OPERATOR,
     Activity,
     Rejection,
     admit,
@@ -64,14 +68,46 @@ def take(
     activity: Activity,
     append_time: int,
     produced_at: int,
+    *,
+    trusted: bool = True,
+    fault: str | None = None,
     organization_id: str | None = None,
 ) -> Outcome:
     """Take in one activity, appended at `append_time`; revisions that follow are stamped `produced_at`.
 
-    Both times are microseconds. `organization_id` is given for one that names its organization by uuid only. What has
-    to be published is in the outcome, alerts first.
+    Both times are microseconds. What has to be published is in the outcome, alerts first. The "on" of a settings event
+    that is not `trusted` counts for nothing; `fault` is what is wrong with its signature, None where it has none.
+    `organization_id` is given for one that names its organization by uuid only.
     """
     ledger = ledger_of(ledgers, organization_id or activity.subject)
+    outcome = _taken(ledger, activity, append_time, produced_at, trusted=trusted)
+    if fault is None and (trusted or outcome.rejection or True not in (activity.api_enabled, activity.logging_enabled)):
+        return outcome
+    identity = f"{activity.id} sha256:{activity.digest}"
+    raised = _doubted(ledger, activity.id, identity, fault, append_time, produced_at, activity)
+    return replace(outcome, emissions=(*raised, *outcome.emissions))
+
+
+def _doubted(
+    ledger: Ledger,
+    record_id: str,
+    identity: str,
+    fault: str | None,
+    append_time: int,
+    produced_at: int,
+    activity: Activity | None = None,
+) -> list[Emission]:
+    """Say that a record's signature is wrong (`fault`), or that it says "on" and has none."""
+    kind, sentence = "signature_invalid", f"the signature of record {record_id} is wrong: {fault}"
+    if fault is None:
+        kind = "unsigned_settings_change"
+        sentence = f"record {record_id} says on and is not signed: nothing counts as switched on by it"
+    return ledger.alert(
+        kind, identity, sentence, append_time, produced_at, activity=activity, record_id=record_id or None
+    )
+
+
+def _taken(ledger: Ledger, activity: Activity, append_time: int, produced_at: int, *, trusted: bool) -> Outcome:
     settings = is_settings(activity)
     refusal: Rejection | None
     if settings:
@@ -88,26 +124,42 @@ def take(
     if refusal is not None:
         return _refused(ledger, refusal, activity, append_time, produced_at)
     if settings:
-        emissions = ledger.settings_event(activity, append_time, produced_at)
+        emissions = ledger.settings_event(activity, append_time, produced_at, trusted=trusted)
         return REPEAT if emissions is None else Outcome(tuple(emissions))
     if activity.type not in ACCESS_TRANSPARENCY_TYPES:
         ledger.activity(entry_of(activity.created_at or 0, activity.id))
     return APPLIED
 
 
-def observe(ledgers: MutableMapping[str, Ledger], seen: Observation, append_time: int, produced_at: int) -> Outcome:
-    """Take in one observation, as `take` does an activity."""
+def observe(
+    ledgers: MutableMapping[str, Ledger],
+    seen: Observation,
+    append_time: int,
+    produced_at: int,
+    *,
+    trusted: bool = True,
+    fault: str | None = None,
+) -> Outcome:
+    """Take in one observation, as `take` does an activity.
+
+    A collector that has no key says "on" every minute: only of an operator's is there an alert.
+    """
     ledger = ledger_of(ledgers, seen.subject)
     refusal = refused_time(seen, append_time)
     if refusal is not None:
-        return Outcome(tuple(ledger.rejected(refusal, None, seen.id, append_time, produced_at)), refusal)
-    emissions = ledger.observation(seen, append_time, produced_at)
-    return REPEAT if emissions is None else Outcome(tuple(emissions))
+        outcome = Outcome(tuple(ledger.rejected(refusal, None, seen.id, append_time, produced_at)), refusal)
+    else:
+        emissions = ledger.observation(seen, append_time, produced_at, trusted=trusted)
+        outcome = REPEAT if emissions is None else Outcome(tuple(emissions))
+    if fault is None and (trusted or refusal or (seen.kind, seen.result) != (OPERATOR, "on")):
+        return outcome
+    raised = _doubted(ledger, seen.id, f"{seen.id} {seen.digest}", fault, append_time, produced_at)
+    return replace(outcome, emissions=(*raised, *outcome.emissions))
 
 
 def refused_time(seen: Observation, append_time: int) -> Rejection | None:
     """Refuse an observation of which a time cannot be."""
-    moments = (seen.observed_at, seen.sent_at, seen.called_at, seen.complete_through)
+    moments = (seen.observed_at, seen.sent_at, seen.called_at, seen.complete_through, seen.effective_at)
     return next(filter(None, (admit(moment, append_time) for moment in moments if moment is not None)), None)
 
 

@@ -6,11 +6,11 @@ gives nothing. Late input re-folds: what changed comes out as a new revision, an
 
 import json
 import sys
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from auditgap.core import fold, inheritance, times
 from auditgap.core.alerts import KINDS
@@ -21,6 +21,7 @@ from auditgap.core.inputs import (
     DEFAULT_FEED,
     FEED_SUBJECT_PREFIX,
     NOBODY,
+    OPERATOR,
     SETTINGS_TYPE,
     Activity,
     Actor,
@@ -35,24 +36,44 @@ from auditgap.core.policy import (
     NOT_LISTED,
     ChangeWindow,
     Policy,
+    Rules,
     change_window_for,
+    difference,
     in_force,
     is_watcher_key,
+    length,
+    rules_at,
     verdict,
 )
-from auditgap.core.recent import ALL, CHUNKS, NONE, Recent, Runs, end_of, id_of, start_of, time_of
+from auditgap.core.recent import ALL, CHUNKS, NONE, PROOF_LIMIT, Recent, end_of, id_of, start_of, time_of
 from auditgap.core.records import (
     Alert,
     Emission,
     Gap,
     Severity,
+    Status,
     alert_from_dict,
     as_dict,
     digest,
     gap_from_dict,
     identifier,
 )
+from auditgap.core.status import YES, Facts
+from auditgap.core.status import verdict as status_verdict
 from auditgap.core.topology import Stretch
+from auditgap.core.track import (
+    CAUSES,
+    CONFIRMED,
+    KNOWN,
+    LOST,
+    SUSPECTED,
+    WATCHED,
+    Change,
+    Track,
+    entry_of_text,
+    resolved,
+    text_of,
+)
 
 HISTORICAL_AFTER: Final = 7 * 24 * 3600 * times.SECOND
 """An "off" or "on" heard of later than this is history being imported, nothing to page for: outages are shorter.
@@ -60,6 +81,20 @@ HISTORICAL_AFTER: Final = 7 * 24 * 3600 * times.SECOND
 Age alone decides. A window that is already closed when it is first heard of is news all the same: while the API is
 off the "off" itself may be readable only after it is on again, and which of the two is read first is chance.
 """
+
+DAY_SECONDS: Final = 24 * 3600
+
+UNREADABLE_KEPT: Final = 100
+"""How many settings events that nobody understands are remembered: the latest."""
+
+SILENT: Final = 10 * 60 * times.SECOND
+"""How long a collector that was heard of may say nothing: it polls every minute."""
+
+FLAPPING: Final = 50
+"""Changes of the settings within an hour of the clock that are no longer anybody's intention."""
+
+REFRESH: Final = 5 * 60 * times.SECOND
+"""How far the last proof may move on before a status is published again that says nothing else."""
 
 HOUR: Final = 3600 * times.SECOND
 
@@ -91,21 +126,29 @@ class Bracket:
     inside_last: bytes | None = None
 
 
-class Around(NamedTuple):
-    """The last activity that was surely recorded before an "off" that is not exact, and the first surely after it."""
-
-    before: bytes | None = None
-    after: bytes | None = None
-
-
-NOTHING_AROUND: Final = Around()
-
 _compact = json.JSONEncoder(separators=(",", ":")).encode
-_ASSERTION_FIELDS: Final = tuple(field.name for field in fields(Assertion) if field.init)
-_ACTOR_FIELDS: Final = tuple(field.name for field in fields(Actor))
 _BRACKET_FIELDS: Final = tuple(field.name for field in fields(Bracket))
 _OF_KIND: Final = ("triage", "attack_ids")
 """Fields of an alert that its kind decides."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """What is known of those who watch, and how far escalation went. Times are microseconds, 0 for never.
+
+    `complete_through`: everything the API had up to then is on the topic. `seen_at` is when the latest observation was
+    appended, `called_at` the latest of the collector's calls that was recorded, `delayed` the first and the last of
+    those whose records are late. `unreadable` holds when settings events came that nobody understands, `escalated` the
+    step in seconds that was told of each incident, `stalled` the alert about the collector's silence.
+    """
+
+    complete_through: int = 0
+    seen_at: int = 0
+    called_at: int = 0
+    delayed: tuple[int, int] | None = None
+    unreadable: list[int] = field(default_factory=list)
+    escalated: dict[str, int] = field(default_factory=dict)
+    stalled: str | None = None
 
 
 class Ledger:
@@ -126,25 +169,27 @@ class Ledger:
 
     __slots__ = (
         "alerts",
-        "around",
-        "assertions",
         "brackets",
+        "clock",
         "gaps",
         "heirs",
         "inherited",
+        "known",
         "members",
         "news",
+        "open",
         "policies",
         "previous_digest",
-        "proofs",
         "recent",
         "replaced",
         "saved_chunk",
         "sequence",
         "stale",
+        "status",
         "subject",
-        "timeline",
+        "suspected",
         "touched",
+        "watched",
         "watermark",
         "windows",
     )
@@ -153,11 +198,9 @@ class Ledger:
         self.subject = subject
         self.recent = Recent()
         self.watermark = NONE
-        self.assertions: dict[str, dict[str, Assertion]] = {}
+        self.known = Track(KNOWN)
+        self.suspected = Track(WATCHED)
         self.policies: tuple[Policy, ...] = ()
-        self.timeline = Timeline()
-        self.around: dict[tuple[str, str], Around] = {}
-        self.proofs: dict[bytes, Assertion] = {}
         self.windows: dict[str, Window] = {}
         self.brackets: dict[str, Bracket] = {}
         self.gaps: dict[str, Gap] = {}
@@ -168,6 +211,10 @@ class Ledger:
         self.heirs: dict[str, str] = {}
         self.stale: set[str] = set()
         self.replaced: dict[str, str | None] = {}
+        self.open: set[str] = set()
+        self.clock = 0
+        self.watched = Watched()
+        self.status: Status | None = None
         self.sequence = 0
         self.previous_digest: str | None = None
         self.touched: set[tuple[str, str]] = set()
@@ -177,6 +224,11 @@ class Ledger:
     def organization_id(self) -> str | None:
         """The organization, None where the subject is a feed or a parent."""
         return organization_of(self.subject)
+
+    @property
+    def timeline(self) -> Timeline:
+        """What is known of the two flags."""
+        return self.known.timeline
 
     @property
     def _own_feed(self) -> str | None:
@@ -195,14 +247,81 @@ class Ledger:
         """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
         return self._publish(produced_at) if self.stale else []
 
-    def settings_event(self, activity: Activity, append_time: int, produced_at: int) -> list[Emission] | None:
-        """Take in a readable settings event; None if it is a repeat."""
-        return self._assert(fold.of_settings_event(activity, append_time), produced_at)
+    def settings_event(
+        self, activity: Activity, append_time: int, produced_at: int, *, trusted: bool = True
+    ) -> list[Emission] | None:
+        """Take in a readable settings event; None if it is a repeat. Of one that is not `trusted` only "off" counts."""
+        return self._assert(self.known, fold.of_settings_event(activity, append_time, trusted=trusted), produced_at)
 
-    def observation(self, seen: Observation, append_time: int, produced_at: int) -> list[Emission] | None:
-        """Take in what a collector saw; None if it is a repeat."""
-        assertion = fold.of_observation(seen, append_time)
-        return [] if assertion is None else self._assert(assertion, produced_at)
+    def observation(
+        self, seen: Observation, append_time: int, produced_at: int, *, trusted: bool = True
+    ) -> list[Emission] | None:
+        """Take in what a collector saw, as `settings_event` does."""
+        said = [
+            (track, assertion)
+            for track in (self.known, self.suspected)
+            if (assertion := track.kind.of_observation(seen, append_time)) is not None
+            and (trusted or assertion.says_off)
+        ]
+        told = [self._assert(track, assertion, produced_at) for track, assertion in said]
+        if seen.kind == "caught_up" and trusted:
+            told.append(self._caught_up(seen.complete_through or 0, produced_at))
+        out = [emission for each in told if each is not None for emission in each]
+        if trusted and seen.kind != OPERATOR:
+            out += self._watched(seen, append_time, produced_at)
+        return None if told and all(each is None for each in told) and not out else out
+
+    def _watched(self, seen: Observation, append_time: int, produced_at: int) -> Iterator[Alert]:
+        """Note that the collector lives, and what its own calls tell of delays."""
+        watched = self.watched
+        if append_time > watched.seen_at:
+            watched.seen_at = append_time
+            self.touched.add(("w", ""))
+            if watched.stalled is not None:
+                yield from self._resolved(watched.stalled, produced_at)
+                watched.stalled = None
+        called_at = seen.called_at or 0
+        if seen.kind == "canary" and seen.result == "seen":
+            # On at some moment between the two: see Runs.add.
+            if self.recent.prove(called_at + seen.skew, called_at - seen.skew - fold.SETTLE):
+                self.stale.update(gap_id for gap_id, window in self._suspicions() if _is_near(window, called_at))
+            if called_at > watched.called_at:
+                watched.called_at = called_at
+                self.touched.add(("w", ""))
+        if seen.kind == "canary" and seen.result == "delayed":
+            first, last = watched.delayed or (called_at, called_at)
+            watched.delayed = min(first, called_at), max(last, called_at)
+            self.touched.add(("w", ""))
+        if watched.delayed is not None:
+            first, last = watched.delayed
+            over = last <= max(watched.called_at, watched.complete_through)
+            if over:
+                watched.delayed = None
+                self.touched.add(("w", ""))
+            since = times.text_of(first)
+            alert = self._alert(
+                "feed_delayed",
+                (since,),
+                self._told_at(append_time, "feed_delayed", since),
+                occurred_at=first,
+                actor=NOBODY,
+                feed_id=seen.feed_id,
+                evidence=(),
+                resolved=over,
+                summary=f"{self.name}: the feed is behind for everybody; nothing since {since} is visible yet",
+            )
+            yield from self._derived(alert, produced_at)
+
+    def _caught_up(self, complete_through: int, produced_at: int) -> list[Emission] | None:
+        """Judge the suspicions that ended before what is complete now."""
+        if complete_through <= self.watched.complete_through:
+            return None
+        since, self.watched.complete_through = self.watched.complete_through, complete_through
+        self.touched.add(("w", ""))
+        for gap_id, window in self._suspicions():
+            if window.closed_at is not None and since < window.closed_at <= complete_through:
+                self.stale.add(gap_id)
+        return self._publish(produced_at) if self.stale else []
 
     def rejected(
         self,
@@ -235,10 +354,14 @@ class Ledger:
             activity=activity,
             record_id=record_id,
         )
+        if rejection.reason == "settings_unreadable" and append_time not in self.watched.unreadable:
+            insort(self.watched.unreadable, append_time)
+            del self.watched.unreadable[:-UNREADABLE_KEPT]
+            self.touched.add(("w", ""))
         if rejection.reason == "time_in_future" and settings is not None:
             assertion = fold.of_misdated_settings_event(settings, append_time)
             if assertion is not None:
-                out += self._assert(assertion, produced_at) or []
+                out += self._assert(self.known, assertion, produced_at) or []
         return out
 
     def alert(
@@ -273,9 +396,178 @@ class Ledger:
         self.policies = policies
         self.stale |= self.windows.keys()
 
+    def policy_changed(self, version: Policy, before: Policy | None, produced_at: int) -> list[Emission]:
+        """Say what a version of the policy changed; it is critical while a gap is open."""
+        alert = self._alert(
+            "policy_changed",
+            (version.organization_id or "", str(version.version), version.digest),
+            version.append_time,
+            occurred_at=None,
+            actor=Actor(type="policy_author", id=version.author),
+            feed_id=None,
+            evidence=(version.digest,),
+            severity=Severity.CRITICAL if self.open else None,
+            summary=f"{self.name}: version {version.version} of the "
+            f"{'defaults' if version.organization_id is None else 'policy'} by {version.author}: "
+            f"{'; '.join(difference(before, version))}{' (a gap is open)' if self.open else ''}",
+        )
+        return [] if alert.alert_id in self.alerts else [self._record(alert, produced_at)]
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def tick(self, clock: int, produced_at: int) -> list[Emission]:
+        """Let time go on to `clock`: escalate what is open, notice a silent collector, and say what is known now."""
+        self.clock = clock
+        rules = rules_at(self.policies, clock)
+        out: list[Emission] = []
+        if not rules.decommissioned:
+            for gap_id in self._paged():
+                out += self._escalated(self.gaps[gap_id], rules, produced_at)
+            out += self._stalled(rules, produced_at)
+            for gap, _ in list(self._planned()):
+                out += self._overrun(gap, self.windows[gap.gap_id], produced_at)
+        return out + self._told_status(rules, produced_at)
+
+    def due(self) -> int | None:
+        """Give when the next tick matters, None where nothing waits for time."""
+        rules = rules_at(self.policies, self.clock)
+        waits = [self._opened(self.gaps[gap_id]) for gap_id in self._paged()]
+        if self.watched.seen_at:
+            waits.append(self.watched.seen_at + (0 if self.watched.stalled else SILENT))
+        moments = [_next(since, self.clock, rules) for since in waits]
+        if self.watched.seen_at and not self.watched.stalled:
+            moments.append(self.watched.seen_at + SILENT)
+        if self.status is not None and self.status.audited == YES:
+            moments.append((self._last_proof()[0] or 0) + rules.proof_limit_seconds * times.SECOND + 1)
+        moments += [planned.end + 1 for _, planned in self._planned() if planned.end >= self.clock]
+        return min(moments, default=None)
+
+    def _paged(self) -> list[str]:
+        """Name the open gaps that are told of here: an inherited one is told of where it comes from."""
+        return sorted(gap_id for gap_id in self.open if self.gaps[gap_id].inherited_from is None)
+
+    def _opened(self, gap: Gap) -> int:
+        return gap.first_evidence_at if gap.opened_at_latest is None else gap.opened_at_latest
+
+    def _planned(self) -> Iterator[tuple[Gap, ChangeWindow]]:
+        """Give the open gaps that lie in a change window."""
+        for gap_id in self._paged():
+            window, gap = self.windows.get(gap_id), self.gaps[gap_id]
+            if window is not None and gap.change_window_id is not None:
+                actor = window.opening.actor
+                planned = change_window_for(self.policies, window.opened_at, window.opened_at_latest, actor)
+                if planned is not None:
+                    yield gap, planned
+
+    def _escalated(self, gap: Gap, rules: Rules, produced_at: int) -> Iterator[Alert]:
+        """Say that a gap is still open, at the highest step that was passed, once."""
+        told = self.watched.escalated
+        step = rules.step_passed((self.clock - self._opened(gap)) / times.SECOND)
+        if step is None or step <= told.get(gap.incident_id, 0) or rules.acknowledgement(gap.gap_id, self.clock):
+            return
+        told[gap.incident_id] = step
+        self.touched.add(("w", ""))
+        alert = self._about(
+            "gap_still_open",
+            gap,
+            f"not back after {length(step)}; {_state_of(gap)}",
+            identity=("incident", gap.incident_id),
+            severity=_rising(step, rules),
+            detected_at=self._told_at(self.clock, "gap_still_open", "incident", gap.incident_id),
+        )
+        yield from self._derived(alert, produced_at)
+
+    def _stalled(self, rules: Rules, produced_at: int) -> Iterator[Alert]:
+        """Say that nothing was heard of the collector for too long."""
+        seen_at = self.watched.seen_at
+        if not seen_at or self.clock < seen_at + SILENT:
+            return
+        since = times.text_of(seen_at)
+        alert = self._alert(
+            "feed_stalled",
+            (since,),
+            self._told_at(self.clock, "feed_stalled", since),
+            occurred_at=seen_at,
+            actor=NOBODY,
+            feed_id=None,
+            evidence=(),
+            severity=_rising(rules.step_passed((self.clock - seen_at) / times.SECOND), rules),
+            summary=f"{self.name}: nothing was heard of the collector since {since}; what happens is not seen",
+        )
+        self.watched.stalled = alert.alert_id
+        self.touched.add(("w", ""))
+        yield from self._derived(alert, produced_at)
+
+    def _last_proof(self) -> tuple[int | None, str | None]:
+        """Give the last proof of recording: when, and the activity's id (None for a call of the collector's own)."""
+        latest = self.recent.latest()
+        recorded = None if latest is None else time_of(latest)
+        if self.watched.called_at > (recorded or 0):
+            return self.watched.called_at, None
+        return recorded, None if latest is None else id_of(latest)
+
+    def _told_status(self, rules: Rules, produced_at: int) -> list[Status]:
+        """Publish the status, if it says something else than before."""
+        last_proof_at, last_proof_id = self._last_proof()
+        unreadable = self.watched.unreadable
+        if last_proof_at is None and not (self.windows or unreadable or self.watched.seen_at):
+            return []
+        told = status_verdict(
+            Facts(
+                clock=self.clock,
+                limit=rules.proof_limit_seconds * times.SECOND,
+                open_gaps=tuple(self.gaps[gap_id] for gap_id in self.open),
+                decommissioned=rules.decommissioned,
+                stalled_since=self.watched.seen_at if self.watched.stalled else None,
+                unreadable_since=unreadable[-1] + fold.SETTLE if unreadable else None,
+                proven_since=self._proven_since(),
+                last_proof_at=last_proof_at,
+                last_proof_id=last_proof_id,
+            )
+        )
+        before = self.status
+        new = Status(
+            organization_id=self.organization_id,
+            feed_id=self._own_feed,
+            parent_id=parent_of(self.subject),
+            revision=before.revision if before else 0,
+            produced_at=before.produced_at if before else 0,
+            audited=told.audited,
+            reason=told.reason,
+            since=told.since,
+            evidence_id=told.evidence_id,
+            last_proof_at=last_proof_at,
+            last_observation_at=self.watched.seen_at or None,
+            open_gap_id=told.gap_id,
+        )
+        if before is not None and _says(before) == _says(new) and not _is_older(before, new):
+            return []
+        self.status = replace(new, revision=new.revision + 1, produced_at=produced_at)
+        self.touched.add(("s", ""))
+        return [self.status]
+
+    def _proven_since(self) -> int | None:
+        """Give since when it has been on as far as is known: the latest close, or the first proof of all."""
+        closed = max((window.closed_at or 0 for _, window in self._standing()), default=0)
+        if closed:
+            return closed
+        runs = self.recent.runs.runs
+        if runs:
+            return runs[0][0]
+        entries = self.recent.entries()
+        return time_of(entries[0]) if entries else None
+
     def coverage(self, until: int) -> list[Span]:
         """Say what is known of every instant up to `until`."""
-        return spans(self.timeline, self.recent.proofs(), until, [self.windows[gap_id] for gap_id in self.heirs])
+        doubts = [
+            (window.opened_at, window.closed_at if state == "CLOSED" else None)
+            for _, window in self._suspicions()
+            for state, _ in (self._judge(window),)
+            if state in ("OPEN", "CLOSED")
+        ]
+        proofs = self.recent.proofs()
+        doubts += [doubt for each in self.watched.unreadable for doubt in proofs.around(each)]
+        return spans(self.timeline, proofs, until, doubts, [self.windows[gap_id] for gap_id in self.heirs])
 
     def lead(self, members: dict[str, tuple[Stretch, ...]], produced_at: int) -> list[Emission]:
         """Take these members of a parent or feed; the alerts that name them follow."""
@@ -310,51 +602,22 @@ class Ledger:
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
 
-    def _assert(self, assertion: Assertion, produced_at: int) -> list[Emission] | None:
-        copies = self.assertions.setdefault(assertion.input_id, {})
-        content = assertion.key[1]
-        known = copies.get(content)
-        # Of several copies the first one appended counts, so that the order in which they are read does not.
-        if known is not None and _first_seen(known) <= _first_seen(assertion):
+    def _assert(self, track: Track, assertion: Assertion, produced_at: int) -> list[Emission] | None:
+        change = track.take(assertion, self.recent)
+        if change is None:
             return None
-        copies[content] = assertion
-        self.touched.add(("a", chr(0).join(assertion.key)))
-        if known is None and self.timeline.is_idle(assertion):
-            self.timeline.append(assertion)
-            self._thin(assertion)
+        # What counts is what its copies say together.
+        assertion = track.assertions.get(assertion.input_id, {}).get(assertion.key[1], assertion)
+        if change == ([], []) and assertion.kind not in EVENTS:
             return []
-        new: list[Assertion] = [assertion]
-        old = [] if known is None else [known]
-        if assertion.says_off and assertion.kind not in EVENTS:
-            entries = self.recent.entries()
-            self.around[assertion.key] = _around(assertion, entries, self.recent.floor)
-            proofs = self._proofs()
-            new += [proof for key, proof in proofs.items() if key not in self.proofs]
-            self.proofs = proofs
-        self._refold(new, old)
-        self._thin(assertion)
+        self._changed(track, change)
         return self._publish(produced_at, also=assertion if assertion.kind in EVENTS else None)
 
-    def _proofs(self) -> dict[bytes, Assertion]:
-        """Assert the activities that matter to the bounds of windows: around each "off" that is not exact."""
-        entries = {entry for around in self.around.values() for entry in around if entry is not None}
-        return {entry: fold.of_recording(id_of(entry), time_of(entry)) for entry in entries}
-
-    def _thin(self, near: Assertion) -> None:
-        """Keep first and last of equal observations, beyond the newest ones."""
-        for gone in self.timeline.thin(near):
-            copies = self.assertions[gone.input_id]
-            del copies[gone.key[1]]
-            if not copies:
-                del self.assertions[gone.input_id]
-            self.around.pop(gone.key, None)
-            self.touched.add(("a", chr(0).join(gone.key)))
-
-    def _refold(self, new: Iterable[Assertion], old: Iterable[Assertion]) -> None:
-        """Fold assertions in, carry over what is known of each bracket, and mark the gaps that may have changed."""
-        gone, came = self.timeline.put(new, old)
-        before = {self._gap_id(window): window for window in gone}
-        after = {self._gap_id(window): window for window in came}
+    def _changed(self, track: Track, change: Change) -> None:
+        """Carry over what is known of each bracket, and mark the gaps that may have changed."""
+        gone, came = change
+        before = {self._gap_id(window): window for window in gone if track.stands(window)}
+        after = {self._gap_id(window): window for window in came if track.stands(window)}
         changed = {gap_id: window for gap_id, window in after.items() if before.get(gap_id) != window}
         moved = {
             gap_id: window
@@ -368,8 +631,8 @@ class Ledger:
             self.brackets |= {gap_id: self._look_around(window, entries, told) for gap_id, window in moved.items()}
         for gap_id in before.keys() - after.keys():
             del self.windows[gap_id], self.brackets[gap_id]
-            holding = self.timeline.holder_of(before[gap_id])
-            holder = None if holding is None else self._gap_id(holding)
+            holding = track.timeline.holder_of(before[gap_id])
+            holder = None if holding is None or not track.stands(holding) else self._gap_id(holding)
             self.replaced |= {old: holder for old, new in self.replaced.items() if new == gap_id}
             if gap_id in self.gaps:
                 self.replaced[gap_id] = holder
@@ -380,6 +643,23 @@ class Ledger:
             self.replaced.pop(gap_id, None)
         self.windows |= after
         self.stale |= changed.keys() | self.replaced.keys()
+        if track is self.known:
+            for gap_id, window in self._suspicions():
+                if any(window.overlaps(each) for each in (*gone, *came)):
+                    self.stale.add(gap_id)
+
+    def _suspicions(self) -> Iterator[tuple[str, Window]]:
+        """Give the suspected windows that stand."""
+        for window in self.suspected.timeline.windows:
+            if self.suspected.stands(window):
+                yield self._gap_id(window), window
+
+    def _standing(self) -> Iterator[tuple[str, Window]]:
+        """Give all windows that stand."""
+        for window in self.timeline.windows:
+            yield self._gap_id(window), window
+        yield from self._suspicions()
+        yield from ((gap_id, self.windows[gap_id]) for gap_id in self.heirs)
 
     def _gap_id(self, window: Window) -> str:
         if not window.gap_id:
@@ -435,15 +715,13 @@ class Ledger:
         the same direction are not either.
         """
         moment = time_of(entry)
-        if self.around:
-            self._prove(entry, moment)
-        windows = self.timeline.windows
-        for gap_id in self.heirs:
-            self._around_or_inside(self.windows[gap_id], entry, moment)
-        if self.timeline.vague:
-            for window in windows:
-                self._around_or_inside(window, entry, moment)
+        for track in (self.known, self.suspected):
+            if track.around:
+                self._changed(track, track.prove(entry))
+        if self.timeline.vague or self.suspected.timeline.windows or self.heirs:
+            self._improve_each(entry, moment)
             return
+        windows = self.timeline.windows
         opening_later, ended = bisect_left(windows, moment, key=_start), bisect_right(windows, moment, key=_end)
         for window in islice(windows, opening_later, None):
             if not self._before(window, entry):
@@ -454,15 +732,18 @@ class Ledger:
         if ended < opening_later:
             self._inside(windows[ended], entry)
 
-    def _around_or_inside(self, window: Window, entry: bytes, moment: int) -> None:
-        """Take an activity into the bracket of a window, wherever it lies."""
-        before, after = moment <= _start(window), moment >= _end(window)
-        if before:
-            self._before(window, entry)
-        if after:
-            self._after(window, entry)
-        if not before and not after:
-            self._inside(window, entry)
+    def _improve_each(self, entry: bytes, moment: int) -> None:
+        """Take one activity into the brackets of all windows: those that are not exact may overlap."""
+        for gap_id, window in self._standing():
+            before, after = moment <= _start(window), moment >= _end(window)
+            if before:
+                self._before(window, entry)
+            if after:
+                self._after(window, entry)
+            if not before and not after:
+                self._inside(window, entry)
+            if window.confidence == SUSPECTED and _is_near(window, moment):
+                self.stale.add(gap_id)
 
     def _before(self, window: Window, entry: bytes) -> bool:
         """Take an activity before a window into its bracket; False if a later one is known."""
@@ -497,50 +778,24 @@ class Ledger:
         self.stale.add(window.gap_id)
         self.touched.add(("g", window.gap_id))
 
-    def _prove(self, entry: bytes, moment: int) -> None:
-        """Let an activity narrow the bounds of the windows that are not exact, or close one."""
-        changed = False
-        for key, around in self.around.items():
-            off = self.assertions[key[0]][key[1]]
-            if moment < off.begins:
-                closer = around.before is None or entry > around.before
-            elif moment >= off.ends + fold.SETTLE:
-                closer = around.after is None or entry < around.after
-            else:
-                continue
-            if closer:
-                self.around[key] = around._replace(**{"before" if moment < off.begins else "after": entry})
-                self.touched.add(("a", chr(0).join(key)))
-                changed = True
-        if changed:
-            before, self.proofs = self.proofs, self._proofs()
-            self._refold(
-                [proof for each, proof in self.proofs.items() if each not in before],
-                [proof for each, proof in before.items() if each not in self.proofs],
-            )
-
     def _set_watermark(self) -> None:
         """Above which entry nothing can change: the first activity after the latest window, once it is known."""
         self.watermark = NONE
-        if any(around.after is None for around in self.around.values()):
+        arounds = [around for track in (self.known, self.suspected) for around in track.around.values()]
+        if any(around.after is None for around in arounds):
             self.watermark = ALL
             return
-        for gap_id in self.heirs:
-            window, bracket = self.windows[gap_id], self.brackets[gap_id]
-            if window.closed_at is None or (bracket.first is None and bracket.first_exact):
-                self.watermark = ALL
-                return
-            self.watermark = max(self.watermark, bracket.first or start_of(window.closed_at))
-        for window in reversed(self.timeline.windows):
+        simple = not (self.timeline.vague or self.suspected.timeline.windows or self.heirs)
+        for window in reversed(self.timeline.windows) if simple else [window for _, window in self._standing()]:
             bracket = self.brackets[self._gap_id(window)]
             if window.closed_at is None or (bracket.first is None and bracket.first_exact):
                 self.watermark = ALL
                 return
             self.watermark = max(self.watermark, bracket.first or start_of(window.closed_at))
-            if bracket.first is not None and not self.timeline.vague:
+            if bracket.first is not None and simple:
                 # Those of earlier windows are no later.
                 return
-        self.watermark = max([self.watermark, *(around.after for around in self.around.values() if around.after)])
+        self.watermark = max([self.watermark, *(around.after for around in arounds if around.after)])
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
@@ -555,7 +810,11 @@ class Ledger:
                 draft = self.inherited[source].without(self.gaps[gap_id], self.inherited)
             else:
                 draft = replace(self.gaps[gap_id], state="SUPERSEDED", superseded_by=self.replaced[gap_id])
-            if draft != published:
+            # What is explained when it is first seen was never a gap of its own.
+            stillborn = published is None and draft.state in ("SUPERSEDED", "RETRACTED")
+            if stillborn:
+                self.touched.add(("g", gap_id))
+            elif draft != published:
                 drafts.append((published, draft))
         gaps = [(published, self._stamp(draft, produced_at)) for published, draft in drafts]
         if self.members:
@@ -580,6 +839,7 @@ class Ledger:
         gap = Gap(**shape)
         self.previous_digest = digest(shape)
         self.gaps[gap.gap_id] = gap
+        (self.open.add if gap.state == "OPEN" else self.open.discard)(gap.gap_id)
         self.touched.update((("g", gap.gap_id), ("h", "")))
         return gap
 
@@ -592,6 +852,11 @@ class Ledger:
     def _render(self, gap_id: str, window: Window, published: Gap | None) -> Gap:
         """Write a window and its bracket as a gap; what never changes, and the stamps, come from `published`."""
         opening, closing, bracket = window.opening, window.closing, self.brackets[gap_id]
+        state, holder = self._judge(window)
+        if state == "OPEN" and closing is not None:
+            # The first good sight of it proves nothing yet: the window is not closed before all is on the topic.
+            closing, bracket = None, replace(bracket, first=None)
+            window = replace(window, closed_at=None, closed_at_earliest=None)
         ended = closing.actor if closing else NOBODY
         moments = (window.opened_at, window.opened_at_latest)
         # Now is when the latest that is known was heard of: the same in every replay.
@@ -609,9 +874,10 @@ class Ledger:
             parent_id=parent_of(self.subject),
             first_evidence_at=opening.append_time,
             produced_at=published.produced_at if published else 0,
-            state="OPEN" if closing is None else "CLOSED",
-            confidence="CONFIRMED",
-            cause=window.cause,
+            superseded_by=None if holder is None else self._gap_id(holder),
+            state=state,
+            confidence=window.confidence,
+            cause=CAUSES[window.confidence, frozenset(window.off_flags)],
             opened_at=window.opened_at,
             # While it is open that is to say "off from here on": not known where an "on" may have come since.
             opened_at_latest=window.opened_at_latest if window.sure or closing is not None else None,
@@ -649,10 +915,23 @@ class Ledger:
             previous_digest=published.previous_digest if published else None,
         )
 
+    def _judge(self, window: Window) -> tuple[str, Window | None]:
+        """Give the state of a window's gap, and the window that took its place."""
+        if window.confidence == CONFIRMED:
+            return "OPEN" if window.closing is None else "CLOSED", None
+        return resolved(window, self.timeline.windows, self.watched.complete_through, self.recent.proofs())
+
     def _incident(self, gap_id: str, published: Gap | None) -> str:
         """The incident goes on when a gap takes another's place; else it begins. No two standing gaps share one."""
         if published is None:
             replaced = [self.gaps[old] for old, new in self.replaced.items() if new == gap_id]
+            window = self.windows[gap_id]
+            if window.confidence == CONFIRMED:
+                replaced += [
+                    self.gaps[each]
+                    for each, suspected in self._suspicions()
+                    if each in self.gaps and self.gaps[each].state == "OPEN" and suspected.overlaps(window)
+                ]
             if replaced:
                 return min(replaced, key=lambda gap: (gap.opened_at_latest or 0, gap.gap_id)).incident_id
             return identifier("inc", gap_id)
@@ -670,6 +949,19 @@ class Ledger:
         if gap.inherited_from is not None:
             return  # that of the parent or feed speaks for all its members
         window = self.windows.get(gap.gap_id)
+        for kind, state in (("gap_refined", "SUPERSEDED"), ("gap_withdrawn", "RETRACTED")):
+            if gap.state == state:
+                yield from self._derived(self._gone(kind, gap), produced_at)
+            else:
+                yield from self._withdrawn(kind, gap.gap_id, produced_at)
+        if gap.state != "OPEN":
+            yield from self._resolved(self._alert_id("gap_still_open", "incident", gap.incident_id), produced_at)
+        if window is not None:
+            yield from self._conflicts(gap, window, produced_at)
+            yield from self._overrun(gap, window, produced_at)
+        if gap.confidence == SUSPECTED and (before is None or _facts_of(before) != _facts_of(gap)):
+            yield from self._derived(self._suspicious(gap, window), produced_at)
+            return
         if window is not None and (before is None or _facts_of(before) != _facts_of(gap)):
             for off in window.offs:
                 if off is not also and (off.kind in EVENTS or off is window.opening):
@@ -677,9 +969,47 @@ class Ledger:
         if window is not None and window.closing is not None:
             yield from self._derived(self._restored(window.closing, gap), produced_at)
         else:
-            standing = self.alerts.get(self._alert_id("logging_restored", gap.gap_id))
-            if standing is not None and standing.status != "WITHDRAWN":
-                yield self._record(replace(standing, status="WITHDRAWN"), produced_at)
+            yield from self._withdrawn("logging_restored", gap.gap_id, produced_at)
+
+    def _conflicts(self, gap: Gap, window: Window, produced_at: int) -> Iterator[Alert]:
+        """Say that activities were recorded while an event says that nothing was; counted in powers of ten."""
+        last = self.brackets[gap.gap_id].inside_last
+        opening = window.opening
+        if (
+            opening.kind not in EVENTS
+            or not opening.exact
+            or last is None
+            or time_of(last) <= window.opened_at_latest + fold.SETTLE
+        ):
+            yield from self._withdrawn("evidence_conflict", gap.gap_id, produced_at)
+            return
+        count = 10 ** (len(str(gap.activity_inside_count)) - 1)
+        known = self.alerts.get(self._alert_id("evidence_conflict", gap.gap_id))
+        first = gap.activity_inside_first_id or ""
+        if known is not None and known.status != "WITHDRAWN" and f"{count:,} or more" in known.summary:
+            return
+        sentence = (
+            f"{count:,} or more activities were recorded, the first {first}, while {_who(opening.actor)} had switched "
+            "it off: one of the two is not true, and only a person can tell"
+        )
+        yield from self._derived(self._about("evidence_conflict", gap, sentence, severity=None), produced_at)
+
+    def _overrun(self, gap: Gap, window: Window, produced_at: int) -> Iterator[Alert]:
+        """Say that a gap outlives the change window that excused it."""
+        actor = window.opening.actor
+        planned = change_window_for(self.policies, window.opened_at, window.opened_at_latest, actor)
+        ended = self.clock if gap.closed_at is None else gap.closed_at
+        if planned is None or ended <= planned.end:
+            yield from self._withdrawn("change_window_overrun", gap.gap_id, produced_at)
+            return
+        sentence = f"change window {planned.id} is over since {times.text_of(planned.end)}; {_state_of(gap)}"
+        yield from self._derived(self._about("change_window_overrun", gap, sentence), produced_at)
+
+    def _withdrawn(self, kind: str, gap_id: str, produced_at: int) -> Iterator[Alert]:
+        """Take back an alert about a gap, if there is one."""
+        standing = self.alerts.get(self._alert_id(kind, gap_id))
+        if standing is not None and standing.status != "WITHDRAWN":
+            yield self._record(replace(standing, status="WITHDRAWN"), produced_at)
 
     def _alerts_of_assertion(self, assertion: Assertion, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that follow from one assertion, whether it moved a window or not."""
@@ -700,8 +1030,9 @@ class Ledger:
         if window is not None:
             gap_id = self._gap_id(window)
             yield from self._derived(self._disabled(assertion, self.gaps[gap_id]), produced_at)
+        yield from self._flapping(assertion, produced_at)
         input_id = assertion.input_id
-        copies = sorted(self.assertions[input_id].values(), key=lambda each: each.order)
+        copies = sorted(self.known.assertions[input_id].values(), key=lambda each: each.order)
         contents = len({each.digest for each in copies})
         if contents > 1:
             conflict = self._conflict(
@@ -722,6 +1053,30 @@ class Ledger:
             )
             yield from self._derived(conflict, produced_at)
 
+    def _flapping(self, assertion: Assertion, produced_at: int) -> Iterator[Alert]:
+        """Say that the settings are changed more often than anybody means to; counted in doublings."""
+        hour = assertion.ends // HOUR * HOUR
+        count = self.timeline.count_exact(hour, hour + HOUR - 1)
+        if count <= FLAPPING:
+            return
+        least = FLAPPING
+        while least * 2 < count:
+            least *= 2
+        since = times.text_of(hour)
+        alert = self._alert(
+            "flapping",
+            (since,),
+            self._told_at(assertion.append_time, "flapping", since),
+            occurred_at=hour,
+            actor=assertion.actor,
+            feed_id=assertion.feed_id,
+            evidence=(),
+            summary=f"{self.name}: more than {least:,} changes of the settings in the hour from {since}",
+        )
+        known = self.alerts.get(alert.alert_id)
+        if known is None or known.summary != alert.summary:
+            yield self._record(alert, produced_at)
+
     def _conflict(
         self, about: Assertion, identity: tuple[str, ...], detected_at: int, evidence: tuple[str, ...], sentence: str
     ) -> Alert:
@@ -739,7 +1094,7 @@ class Ledger:
     def _disabled(self, off: Assertion, gap: Gap) -> Alert:
         flags = ((off.api, "the Compliance API"), (off.logging, "the recording of activities"))
         what = " and ".join(name for value, name in flags if value is False)
-        how = f"switched off by {_who(off.actor)}" if off.kind in EVENTS else f"found off ({off.kind})"
+        how = _how(off, "off")
         opened_at = off.ends if off.exact else None
         allowed = verdict(self.policies, off.actor, off.ends)
         planned = change_window_for(self.policies, opened_at, opened_at, off.actor) if allowed == LISTED else None
@@ -759,11 +1114,66 @@ class Ledger:
             evidence=(off.input_id,),
             gap=gap,
             resolved=gap.state == "CLOSED",
-            softened=planned is not None,
+            severity=None if planned is None else Severity.HIGH,
             summary=f"{self.name}: {what} {how} "
             f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}"
             f"{self._members_in(gap)}",
         )
+
+    def _about(
+        self,
+        kind: str,
+        gap: Gap,
+        sentence: str,
+        *,
+        identity: tuple[str, ...] = (),
+        severity: Severity | None = None,
+        detected_at: int | None = None,
+    ) -> Alert:
+        """Write the alert of a kind about a gap."""
+        return self._alert(
+            kind,
+            identity or (gap.gap_id,),
+            gap.first_evidence_at if detected_at is None else detected_at,
+            occurred_at=None,
+            actor=NOBODY,
+            feed_id=gap.feed_id,
+            evidence=tuple(each for each in (gap.opened_by_id, gap.closed_by_id) if each),
+            gap=gap,
+            resolved=gap.state != "OPEN",
+            severity=severity,
+            summary=f"{self.name}: {sentence}{self._members_in(gap)}",
+        )
+
+    def _suspicious(self, gap: Gap, window: Window | None) -> Alert:
+        """Say that the feed may be off, or was, and nobody knows."""
+        results = sorted({off.result for off in window.offs if off.result}) if window is not None else []
+        what = "calls of its own are missing in the feed" if gap.cause == "CANARY_MISSING" else "the feed is not seen"
+        verdict = {
+            "OPEN": "whether anything is recorded is not known",
+            "CLOSED": f"seen again, but not proven to have been recorded throughout; {_state_of(gap)}",
+            "SUPERSEDED": "explained by what is known to have been off",
+            "RETRACTED": "recording is proven throughout",
+        }[gap.state]
+        lost = not LOST.isdisjoint(results)
+        since = times.text_of(gap.opened_at) if gap.opened_at is not None else "an unknown time"
+        how = f" ({', '.join(results)})" if results else ""
+        return self._about(
+            "feed_suspected_off",
+            gap,
+            f"{what} since {since}{how}; {verdict}",
+            severity=Severity.CRITICAL if lost else None,
+        )
+
+    def _gone(self, kind: str, gap: Gap) -> Alert:
+        """Say why a gap does not stand any more."""
+        if kind == "gap_withdrawn":
+            why = "is withdrawn: recording is proven throughout"
+        elif gap.superseded_by is not None:
+            why = f"is replaced by gap {gap.superseded_by}, which knows more of the same incident"
+        else:
+            why = "is explained by what was learned later, and no gap holds its opening any more"
+        return self._about(kind, gap, f"gap {gap.gap_id} {why}")
 
     def _restored(self, closing: Assertion, gap: Gap) -> Alert:
         ids = (gap.opened_by_id, gap.closed_by_id, gap.last_activity_id, gap.first_activity_id)
@@ -777,10 +1187,8 @@ class Ledger:
             evidence=tuple(each for each in ids if each),
             gap=gap,
             resolved=True,
-            summary=f"{self.name}: the feed is back, "
-            f"{f'switched on by {_who(closing.actor)}' if closing.kind in EVENTS else f'seen by {closing.kind}'}; "
-            f"{_state_of(gap)}; "
-            f"{_bracket_of(gap)}{self._members_in(gap)}",
+            summary=f"{self.name}: the feed is back, {_how(closing, 'on')}; {_state_of(gap)}; {_bracket_of(gap)}"
+            f"{self._members_in(gap)}",
         )
 
     def _members_in(self, gap: Gap) -> str:
@@ -812,7 +1220,7 @@ class Ledger:
         summary: str,
         gap: Gap | None = None,
         resolved: bool = False,
-        softened: bool = False,
+        severity: Severity | None = None,
     ) -> Alert:
         """Write an alert with the stamps of its latest revision, if it has one: unchanged, the two are equal."""
         row = KINDS[kind]
@@ -825,7 +1233,7 @@ class Ledger:
             revision=before.revision if before else 0,
             status="RESOLVED" if resolved else "FIRING",
             kind=kind,
-            severity=min(row.severity, Severity.HIGH) if softened else row.severity,
+            severity=row.severity if severity is None else severity,
             gap_id=gap.gap_id if gap else None,
             incident_id=gap.incident_id if gap else None,
             organization_id=self.organization_id,
@@ -848,10 +1256,64 @@ class Ledger:
             dedup_key=f"{kind}:{gap.incident_id if gap else self.subject}",
         )
 
+    def derive(  # noqa: PLR0913 - they are the fields of an alert
+        self,
+        kind: str,
+        identity: tuple[str, ...],
+        produced_at: int,
+        *,
+        gap: Gap,
+        detected_at: int,
+        occurred_at: int | None,
+        actor: Actor,
+        evidence: tuple[str, ...],
+        sentence: str,
+        severity: Severity | None = None,
+        resolved: bool = False,
+    ) -> list[Emission]:
+        """Publish an alert about a gap that follows from more than the gap, if it is new or says something else.
+
+        `severity` is given where it is not that of its kind. Raises KeyError for a kind that is not in the table.
+        """
+        alert = self._alert(
+            kind,
+            identity,
+            detected_at,
+            occurred_at=occurred_at,
+            actor=actor,
+            feed_id=gap.feed_id,
+            evidence=evidence,
+            gap=gap,
+            resolved=resolved,
+            summary=f"{self.name}: {sentence}",
+        )
+        return list(self._derived(alert if severity is None else replace(alert, severity=severity), produced_at))
+
+    def withdraw(self, kind: str, identity: tuple[str, ...], produced_at: int) -> list[Emission]:
+        """Take back an alert that `derive` published, where it stands."""
+        standing = self.standing(kind, identity)
+        return [] if standing is None else [self._record(replace(standing, status="WITHDRAWN"), produced_at)]
+
+    def standing(self, kind: str, identity: tuple[str, ...]) -> Alert | None:
+        """Find the latest revision of an alert; None where it was never published, or was taken back."""
+        alert = self.alerts.get(self._alert_id(kind, *identity))
+        return None if alert is None or alert.status == "WITHDRAWN" else alert
+
     def _derived(self, alert: Alert, produced_at: int) -> Iterator[Alert]:
         """Publish an alert if it is new or says something else than before."""
         if alert != self.alerts.get(alert.alert_id):
             yield self._record(alert, produced_at)
+
+    def _told_at(self, now: int, kind: str, *identity: str) -> int:
+        """Give when an alert was first raised: now, if it was not yet."""
+        before = self.alerts.get(self._alert_id(kind, *identity))
+        return now if before is None else before.detected_at
+
+    def _resolved(self, alert_id: str, produced_at: int) -> Iterator[Alert]:
+        """Say that what an alert told is over, if it was told."""
+        standing = self.alerts.get(alert_id)
+        if standing is not None and standing.status == "FIRING":
+            yield self._record(replace(standing, status="RESOLVED"), produced_at)
 
     def _record(self, alert: Alert, produced_at: int) -> Alert:
         """Number the revision of an alert, `alert.revision` being the one before it."""
@@ -864,38 +1326,38 @@ class Ledger:
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
+        for letter, track in (("a", self.known), ("b", self.suspected)):
+            for name, value in track.changes():
+                yield letter + name, value
         for kind, name in sorted(self.touched):
-            shape = self._shape(kind, name)
-            yield f"{kind}{name}", None if shape is None else _compact(shape).encode()
+            yield f"{kind}{name}", _compact(self._shape(kind, name)).encode()
         self.touched.clear()
-        if self.recent.runs_changed:
-            yield "p", _compact(self.recent.runs.runs).encode()
-            self.recent.runs_changed = False
+        for month, runs in self.recent.months():
+            yield f"p{month}", _compact(runs).encode()
         # Chunks that came and went between two calls are past keeping.
         for number in range(max(self.saved_chunk, self.recent.oldest), self.recent.number + 1):
             yield f"r{number % CHUNKS}", self.recent.dump(number)
         self.saved_chunk = self.recent.number
 
-    def _shape(self, kind: str, name: str) -> dict[str, Any] | None:
+    def _shape(self, kind: str, name: str) -> dict[str, Any]:
         match kind:
-            case "a":
-                input_id, _, content = name.rpartition(chr(0))
-                assertion = self.assertions.get(input_id, {}).get(content)
-                if assertion is None:
-                    return None
-                around = self.around.get(assertion.key, NOTHING_AROUND)
-                shape = {each: getattr(assertion, each) for each in _ASSERTION_FIELDS}
-                actor = {each: getattr(assertion.actor, each) for each in _ACTOR_FIELDS}
-                return {**shape, "actor": actor, "around": [None if each is None else _text(each) for each in around]}
             case "i":
                 return self.inherited[name].shape
             case "g":
                 bracket = self.brackets.get(name)
-                return {"gap": as_dict(self.gaps[name]), "bracket": None if bracket is None else _texts(bracket)}
+                gap = self.gaps.get(name)
+                return {
+                    "gap": None if gap is None else as_dict(gap),
+                    "bracket": None if bracket is None else _texts(bracket),
+                }
             case "l":
                 # What the table of kinds says need not be said again in every organization's state.
                 shape = as_dict(self.alerts[name])
                 return {each: value for each, value in shape.items() if each not in _OF_KIND}
+            case "s" if self.status is not None:
+                return as_dict(self.status)
+            case "w":
+                return asdict(self.watched)
             case _:
                 return {"sequence": self.sequence, "previous_digest": self.previous_digest}
 
@@ -906,60 +1368,89 @@ class Ledger:
         ledger.policies = policies
         ledger.recent = Recent.restore(value for key, value in records.items() if key[0] == "r")
         ledger.saved_chunk = ledger.recent.number
-        assertions = []
+        ledger.known = Track.restore(KNOWN, [value for key, value in records.items() if key[0] == "a"])
+        ledger.suspected = Track.restore(WATCHED, [value for key, value in records.items() if key[0] == "b"])
         for key, value in records.items():
-            if key[0] in "ri":
-                continue
-            shape = json.loads(value)
-            match key[0]:
-                case "a":
-                    around = Around(*(None if each is None else _entry(each) for each in shape.pop("around")))
-                    assertion = Assertion(**{**shape, "actor": Actor(**shape["actor"])})
-                    if assertion.says_off and assertion.kind not in EVENTS:
-                        ledger.around[assertion.key] = around
-                    assertions.append(assertion)
-                    ledger.assertions.setdefault(assertion.input_id, {})[assertion.key[1]] = assertion
-                case "g":
-                    gap = gap_from_dict(shape["gap"])
-                    ledger.gaps[gap.gap_id] = gap
-                    if shape["bracket"] is not None:
-                        ledger.brackets[gap.gap_id] = _bracket(shape["bracket"])
-                case "l":
-                    row = KINDS[shape["kind"]]
-                    alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})
-                    ledger.alerts[alert.alert_id] = alert
-                case "p":
-                    ledger.recent.runs = Runs((first, last) for first, last in shape)
-                case "h":
-                    ledger.sequence, ledger.previous_digest = shape["sequence"], shape["previous_digest"]
-                case other:
-                    raise ValueError(f"a state record of kind {other!r} was written by a newer version")
-        ledger.proofs = ledger._proofs()
-        ledger.timeline = Timeline([*assertions, *ledger.proofs.values()])
-        ledger.windows = {ledger._gap_id(window): window for window in ledger.timeline.windows}
-        ledger._restore_heirs(value for key, value in records.items() if key[0] == "i")
+            if key[0] not in "abr":
+                ledger._restore_one(key, json.loads(value))
+        ledger.recent.runs.runs.sort()
+        ledger._restore_heirs()
+        ledger.windows = dict(ledger._standing())
         for gap_id, window in ledger.windows.items():
-            published = ledger.gaps[gap_id]
+            published = ledger.gaps.get(gap_id)
             # An activity may have changed the bracket after the last revision was published.
             if ledger._draft(gap_id, window, published) != published:
                 ledger.stale.add(gap_id)
         ledger._set_watermark()
         return ledger
 
-    def _restore_heirs(self, values: Iterable[bytes]) -> None:
-        for told in (Inherited.read(json.loads(value)) for value in values):
-            self.inherited[told.source] = told
+    def _restore_heirs(self) -> None:
+        for source, told in self.inherited.items():
             own = told.windows(self.subject)
             self.windows |= own
-            self.heirs |= dict.fromkeys(own, told.source)
+            self.heirs |= dict.fromkeys(own, source)
+
+    def _restore_one(self, key: str, shape: Any) -> None:
+        match key[0]:
+            case "g":
+                gap_id = key[1:]
+                if shape["gap"] is not None:
+                    gap = self.gaps[gap_id] = gap_from_dict(shape["gap"])
+                    if gap.state == "OPEN":
+                        self.open.add(gap_id)
+                if shape["bracket"] is not None:
+                    self.brackets[gap_id] = _bracket(shape["bracket"])
+            case "l":
+                row = KINDS[shape["kind"]]
+                alert = alert_from_dict({**shape, **{each: getattr(row, each) for each in _OF_KIND}})
+                self.alerts[alert.alert_id] = alert
+            case "p":
+                self.recent.runs.runs += [(first, last) for first, last in shape]
+            case "h":
+                self.sequence, self.previous_digest = shape["sequence"], shape["previous_digest"]
+            case "w":
+                delayed = shape.pop("delayed")
+                self.watched = Watched(**shape, delayed=delayed and (delayed[0], delayed[1]))
+            case "i":
+                self.inherited[key[1:]] = Inherited.read(shape)
+            case "s":
+                self.status = Status(**shape)
+            case other:
+                raise ValueError(f"a state record of kind {other!r} was written by a newer version")
 
 
-def _around(off: Assertion, entries: list[bytes], floor: bytes) -> Around:
-    """Look up what the index of activities knows around an "off" that is not exact; None where it does not reach."""
-    start, end = bisect_left(entries, start_of(off.begins)), bisect_left(entries, start_of(off.ends + fold.SETTLE))
-    before = entries[start - 1] if start and floor < start_of(off.begins) else None
-    after = entries[end] if end < len(entries) and floor < start_of(off.ends + fold.SETTLE) else None
-    return Around(before, after)
+def _next(since: int, clock: int, rules: Rules) -> int:
+    """Give the next step of escalation after a clock."""
+    passed = rules.step_passed((clock - since) / times.SECOND)
+    later = [step for step in rules.gap_still_open_seconds if step > (passed or 0)]
+    return since + (later[0] if later else (passed or 0) + DAY_SECONDS) * times.SECOND
+
+
+def _rising(step: int | None, rules: Rules) -> Severity:
+    """Give how bad a step of escalation is: it rises with the first three."""
+    passed = 0 if step is None else sum(each <= step for each in rules.gap_still_open_seconds)
+    return (Severity.MEDIUM, Severity.MEDIUM, Severity.HIGH)[passed] if passed < 3 else Severity.CRITICAL
+
+
+def _says(status: Status) -> tuple[str | int | None, ...]:
+    return status.audited, status.reason, status.since, status.open_gap_id
+
+
+def _is_older(before: Status, new: Status) -> bool:
+    """Whether a status shows a proof or an observation that is old compared with the latest one."""
+    return any(
+        (later or 0) - (sooner or 0) >= REFRESH
+        for sooner, later in (
+            (before.last_proof_at, new.last_proof_at),
+            (before.last_observation_at, new.last_observation_at),
+        )
+    )
+
+
+def _is_near(window: Window, moment: int) -> bool:
+    """Whether a proof of recording at that time may say something about a suspicion."""
+    begin = window.opened_at_latest if window.opened_at is None else window.opened_at
+    return begin - PROOF_LIMIT <= moment <= _end(window) + PROOF_LIMIT
 
 
 def _start(window: Window) -> int:
@@ -970,26 +1461,14 @@ def _end(window: Window) -> int:
     return sys.maxsize if window.closed_at is None else window.closed_at
 
 
-def _first_seen(assertion: Assertion) -> tuple[int, str]:
-    return assertion.append_time, assertion.feed_id or ""
-
-
 def _facts_of(gap: Gap) -> tuple[str | int | None, ...]:
     """What the alert of an "off" says of its gap, and can change; the incident does only where the state does."""
     return gap.state, gap.opened_at, gap.opened_at_latest, gap.closed_at
 
 
-def _text(entry: bytes) -> str:
-    return entry.decode("utf-8", "surrogatepass")
-
-
-def _entry(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
 def _texts(bracket: Bracket) -> dict[str, Any]:
     return {
-        name: _text(value) if isinstance(value, bytes) else value
+        name: text_of(value) if isinstance(value, bytes) else value
         for name in _BRACKET_FIELDS
         for value in (getattr(bracket, name),)
     }
@@ -997,9 +1476,18 @@ def _texts(bracket: Bracket) -> dict[str, Any]:
 
 def _bracket(texts: Mapping[str, Any]) -> Bracket:
     entries: dict[str, Any] = {
-        name: _entry(value) if isinstance(value, str) else value for name, value in texts.items()
+        name: entry_of_text(value) if isinstance(value, str) else value for name, value in texts.items()
     }
     return Bracket(**entries)
+
+
+def _how(assertion: Assertion, said: str) -> str:
+    """Say how it came to be off or on."""
+    if assertion.kind == OPERATOR:
+        return f"{said} by the word of {_who(assertion.actor)} ({assertion.reason})"
+    if assertion.kind in EVENTS:
+        return f"switched {said} by {_who(assertion.actor)}"
+    return f"found off ({assertion.kind})" if said == "off" else f"seen by {assertion.kind}"
 
 
 def _who(actor: Actor) -> str:

@@ -1,15 +1,16 @@
 """What a collector saw for itself: answers of the API, its own footprint in the feed, and that it lives at all.
 
 An observation is evidence about one subject, the organization it names or else its feed. It never says when a flag
-changed, only that it was on or off at some moment between two times.
+changed, only that it was on or off at some moment between two times. An operator's statement comes the same way, but
+says when: a named person answers for it, with a reason.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, canonical, shown, subject_of, text
+from auditgap.core.inputs import OPERATOR, Rejection, canonical, is_organization, shown, subject_of, text
 from auditgap.core.records import identifier
 
 RESULTS: Final = {
@@ -28,8 +29,15 @@ RESULTS: Final = {
     "canary": ("seen", "missing", "delayed"),
     "collector": ("started", "stopped"),
     "caught_up": ("complete",),
+    OPERATOR: ("on", "off"),
 }
 """Kinds of observations, and what each can have seen."""
+
+TIMES: Final = ("observed_at", "sent_at", "called_at", "complete_through", "effective_at")
+"""Fields that are times."""
+
+STATEMENT: Final = ("effective_at", "author", "api", "logging")
+"""Fields that only an operator's statement has."""
 
 MAX_SKEW: Final = 3600 * times.SECOND
 """A clock that is further off than an hour bounds nothing."""
@@ -44,6 +52,9 @@ class Observation:
     `organization_uuid`; `parent_id` where it is about a parent that is no organization of a feed. `called_at` is when
     the call was made whose own record a canary looks for; up to `complete_through` everything the API had is on the
     topic.
+
+    An operator, `author`, states with `message` as the reason that it is on or off from `effective_at`: both flags, or
+    the one of `api` and `logging` that is not None, and then says the same as `result`.
     """
 
     id: str
@@ -61,6 +72,10 @@ class Observation:
     request_id: str | None = None
     status: int | None = None
     message: str | None = None
+    effective_at: int | None = None
+    author: str | None = None
+    api: bool | None = None
+    logging: bool | None = None
 
     @property
     def subject(self) -> str:
@@ -90,46 +105,89 @@ def read_observation(record: object, feed_id: str | None = None) -> Observation 
     """
     if not isinstance(record, Mapping):
         return Rejection("not_json", "not a JSON object")
-    kind, result = record.get("kind"), record.get("result")
+    shape = dict(record)
+    for name in TIMES:
+        value = record.get(name)
+        shape[name] = times.parse(value) if isinstance(value, str) else None
+        if shape[name] is None and value is not None:
+            return Rejection("unreadable", f"{name} is not a time with a zone: {shown(value)}")
+    shape["id"] = text(record.get("id")) or identifier("obs", canonical(record))
+    shape["feed_id"] = text(record.get("feed_id")) or feed_id
+    return from_shape(shape)
+
+
+def as_shape(seen: Observation) -> dict[str, Any]:
+    """Give an observation with the names of its JSON, times in microseconds."""
+    shape = {field.name: getattr(seen, field.name) for field in fields(seen)}
+    return {**shape, "skew_seconds": shape.pop("skew") / times.SECOND}
+
+
+def from_shape(shape: Mapping[str, Any]) -> Observation | Rejection:
+    """Undo `as_shape`, and check what anybody may have written; fields that it does not know are left out."""
+    kind, result = shape.get("kind"), shape.get("result")
     if kind not in RESULTS:
         return Rejection("unreadable", f"kind is none of {', '.join(RESULTS)}: {shown(kind)}")
     if result is None and kind == "caught_up":
         result = "complete"
     if result not in RESULTS[kind]:
         return Rejection("unreadable", f"result of a {kind} is none of {', '.join(RESULTS[kind])}: {shown(result)}")
-    moments: dict[str, int | None] = {}
-    for name in ("observed_at", "sent_at", "called_at", "complete_through"):
-        value = record.get(name)
-        moments[name] = times.parse(value) if isinstance(value, str) else None
-        if moments[name] is None and (value is not None or name == "observed_at"):
-            return Rejection("unreadable", f"{name} is not a time with a zone: {shown(value)}")
+    observed_at, called_at, complete_through = (
+        shape.get(name) for name in ("observed_at", "called_at", "complete_through")
+    )
+    if observed_at is None:
+        return Rejection("unreadable", "observed_at is not a time with a zone: missing")
     for owner, name in (("canary", "called_at"), ("caught_up", "complete_through")):
-        if kind == owner and moments[name] is None:
+        if kind == owner and shape.get(name) is None:
             return Rejection("unreadable", f"a {kind} needs {name}")
-    observed_at = moments["observed_at"] or 0
-    sent_at = observed_at if moments["sent_at"] is None else moments["sent_at"]
+    stated: dict[str, Any] = {}
+    if kind == OPERATOR:
+        stated = {name: shape.get(name) for name in STATEMENT} | {"author": text(shape.get("author"))}
+        fault = _statement_fault(stated, text(shape.get("message")), on=result == "on")
+        if fault is not None:
+            return Rejection("unreadable", fault)
+    sent_at = observed_at if shape.get("sent_at") is None else shape["sent_at"]
     if sent_at > observed_at:
         return Rejection("unreadable", "sent_at is after observed_at")
-    skew = record.get("skew_seconds", 0)
+    skew = shape.get("skew_seconds", 0)
     if not isinstance(skew, int | float) or isinstance(skew, bool) or not 0 <= skew * times.SECOND <= MAX_SKEW:
         return Rejection("unreadable", f"skew_seconds is not a number from 0 to 3600: {shown(skew)}")
-    ids = {name: text(record.get(name)) for name in ("organization_id", "organization_uuid", "parent_id")}
-    for name, known in ids.items():
-        if known is None and record.get(name) is not None:
-            return Rejection("unreadable", f"{name} is not an id: {shown(record.get(name))}")
-    status = record.get("status")
+    fault = _id_fault(shape)
+    if fault is not None:
+        return Rejection("unreadable", fault)
+    status = shape.get("status")
     return Observation(
-        id=text(record.get("id")) or identifier("obs", canonical(record)),
+        id=text(shape.get("id")) or "",
         kind=str(kind),
         result=str(result),
         observed_at=observed_at,
         sent_at=sent_at,
-        skew=int(skew * times.SECOND),
-        **ids,
-        feed_id=text(record.get("feed_id")) or feed_id,
-        called_at=moments["called_at"],
-        complete_through=moments["complete_through"],
-        request_id=text(record.get("request_id")),
+        skew=round(skew * times.SECOND),
+        organization_id=text(shape.get("organization_id")),
+        organization_uuid=text(shape.get("organization_uuid")),
+        parent_id=text(shape.get("parent_id")),
+        feed_id=text(shape.get("feed_id")),
+        called_at=called_at,
+        complete_through=complete_through,
+        request_id=text(shape.get("request_id")),
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
-        message=text(record.get("message")),
+        message=text(shape.get("message")),
+        **stated,
     )
+
+
+def _id_fault(shape: Mapping[str, Any]) -> str | None:
+    for name in ("organization_id", "organization_uuid", "parent_id"):
+        value = shape.get(name)
+        if value is not None and not (is_organization(value) if name == "organization_id" else text(value)):
+            return f"{name} is not an id: {shown(value)}"
+    return None if text(shape.get("id")) else "id is missing or not a string"
+
+
+def _statement_fault(stated: Mapping[str, object], reason: str | None, *, on: bool) -> str | None:
+    for name, value in (*stated.items(), ("message", reason)):
+        if value is None and name not in ("api", "logging"):
+            return f"a statement of an {OPERATOR} needs {name}"
+    for name in ("api", "logging"):
+        if (value := stated[name]) is not None and value is not on:
+            return f"{name} says something else than result: {shown(value)}"
+    return None

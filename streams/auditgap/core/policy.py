@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from auditgap.core import times, versions
-from auditgap.core.inputs import Actor, Rejection
+from auditgap.core.inputs import OPERATOR, Actor, Rejection
 from auditgap.core.records import digest
 
 LISTED: Final = "LISTED"
@@ -213,11 +213,12 @@ def rules_at(policies: Iterable[Policy], at: int) -> Rules:
 def verdict(policies: Iterable[Policy], actor: Actor, at: int) -> str:
     """Say whether an actor was LISTED or NOT_LISTED at a time.
 
-    UNKNOWN where no policy was in force, where it lists nobody, or where the actor is not known. With the time of an
-    opening this is `authorised_at_open`, which no later version changes; with the time that it is now `authorised_now`.
+    UNKNOWN where no policy was in force, where it lists nobody, or where the actor is not known: an operator only
+    stated that it was off. With the time of an opening this is `authorised_at_open`, which no later version changes;
+    with the time that it is now `authorised_now`.
     """
     policy = in_force(policies, at)
-    if policy is None or not (actor.id or actor.email):
+    if policy is None or actor.type == OPERATOR or not (actor.id or actor.email):
         return UNKNOWN
     rules = policy.rules
     if _is_one_of(actor, rules.watcher_keys):

@@ -9,8 +9,8 @@ floor every answer is exact. Below it an entry may have been dropped: the answer
 """
 
 import json
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Final
@@ -58,10 +58,13 @@ def id_of(entry: bytes) -> str:
     return entry[times.TEXT_LENGTH :].decode("utf-8", "surrogatepass")
 
 
-PROOF_LIMIT: Final = 3600 * times.SECOND
-"""How far apart two proofs of recording may be for the time between them to count as proven. At least an hour."""
+PROOF_LIMIT: Final = 15 * 60 * times.SECOND
+"""How far apart two proofs of recording may be for the time between them to count as proven. At least ten minutes."""
 
-_HOUR: Final = len("2026-11-01T12")
+MONTH: Final = 30 * 24 * 3600 * times.SECOND
+"""Runs are persisted by the month in which they begin, so that a commit does not write those of years."""
+
+_TEN_MINUTES: Final = len("2026-11-01T12:3")
 _FOREVER: Final = 2**63 - 1
 
 
@@ -76,8 +79,12 @@ class Runs:
     def __init__(self, runs: Iterable[tuple[int, int]] = ()) -> None:
         self.runs = list(runs)
 
-    def add(self, first: int, last: int) -> bool:
-        """Take in proofs that make one run; False if that was known."""
+    def add(self, first: int, last: int) -> tuple[int, int] | None:
+        """Take in proofs that make one run; give the run that it is now part of, None if that was known.
+
+        A proof that lies at some moment from `last` to `first` is one with `first` after `last`: it proves nothing
+        before the later one of them, and nothing after the earlier.
+        """
         at = bisect_right(self.runs, (first, _FOREVER))
         low, high = at, at
         while low > 0 and self.runs[low - 1][1] >= first - PROOF_LIMIT:
@@ -87,26 +94,37 @@ class Runs:
         touching = self.runs[low:high]
         joined = min([first, *(run[0] for run in touching)]), max([last, *(run[1] for run in touching)])
         self.runs[low:high] = [joined]
-        return touching != [joined]
+        return None if touching == [joined] else joined
 
-    def add_entries(self, entries: Iterable[bytes]) -> bool:
-        """Take in activities; False if nothing new came of it."""
-        changed = False
-        # Within an hour of the clock no two are further apart than the limit: only its first and last are parsed.
-        for _, hour in groupby(sorted(entries), key=itemgetter(slice(_HOUR))):
-            within = list(hour)
-            changed |= self.add(time_of(within[0]), time_of(within[-1]))
-        return changed
+    def hold(self, first: int, last: int) -> bool:
+        """Whether one run holds all of that time."""
+        at = bisect_right(self.runs, (first, _FOREVER)) - 1
+        return at >= 0 and last <= self.runs[at][1]
+
+    def around(self, moment: int) -> list[tuple[int | None, int | None]]:
+        """Give the stretch between two runs that a moment lies in, None for no run; none where it lies in a run."""
+        at = bisect_right(self.runs, (moment, _FOREVER))
+        if at and moment <= self.runs[at - 1][1]:
+            return []
+        return [(self.runs[at - 1][1] if at else None, self.runs[at][0] if at < len(self.runs) else None)]
+
+    def add_entries(self, entries: Iterable[bytes]) -> Iterator[tuple[int, int]]:
+        """Take in activities; give the runs that changed."""
+        # Within ten minutes of the clock no two are further apart than the limit: only the first and last are parsed.
+        for _, minutes in groupby(sorted(entries), key=itemgetter(slice(_TEN_MINUTES))):
+            within = list(minutes)
+            if (joined := self.add(time_of(within[0]), time_of(within[-1]))) is not None:
+                yield joined
 
 
 class Recent:
     """The index of one subject. The fast path appends to `chunk`, the filling one, and calls `rotate` when full.
 
     No entry that was dropped sorts after `floor`; `number` counts the chunks that were begun before the filling one.
-    `runs` holds what was dropped as runs, and `runs_changed` tells that it is to be persisted.
+    `runs` holds the proofs that are not among the entries any more, or never were; they are persisted by months.
     """
 
-    __slots__ = ("chunk", "floor", "full", "number", "runs", "runs_changed")
+    __slots__ = ("_months", "chunk", "floor", "full", "number", "runs")
 
     def __init__(self) -> None:
         self.chunk: list[bytes] = []
@@ -114,7 +132,7 @@ class Recent:
         self.full: list[list[bytes]] = []
         self.floor = NONE
         self.runs = Runs()
-        self.runs_changed = False
+        self._months: set[int] = set()
 
     def add(self, entry: bytes) -> None:
         """Take one activity in; a repeat is harmless."""
@@ -139,16 +157,32 @@ class Recent:
         if len(self.full) >= CHUNKS:
             dropped = self.full.pop(0)
             self.floor = max(self.floor, *dropped)
-            self.runs_changed |= self.runs.add_entries(dropped)
+            for first, last in self.runs.add_entries(dropped):
+                self._note(first, last)
+
+    def prove(self, first: int, last: int) -> bool:
+        """Take in a proof that is no activity, as `Runs.add` does; False if it was known."""
+        joined = self.runs.add(first, last)
+        if joined is not None:
+            self._note(*joined)
+        return joined is not None
+
+    def _note(self, first: int, last: int) -> None:
+        self._months.update(range(first // MONTH, max(first, last) // MONTH + 1))
 
     def entries(self) -> list[bytes]:
         """List all that is known, sorted; the floor is an entry too, and a repeat may be there twice."""
         return sorted(chain(*self.full, self.chunk, (self.floor,) if self.floor else ()))
 
+    def latest(self) -> bytes | None:
+        """Give the latest activity that is known, None before the first."""
+        return max(chain(*self.full, self.chunk), default=self.floor or None)
+
     def proofs(self) -> Runs:
         """Give all that was ever recorded as runs."""
         proofs = Runs(self.runs.runs)
-        proofs.add_entries(chain(*self.full, self.chunk))
+        for _ in proofs.add_entries(chain(*self.full, self.chunk)):
+            pass
         return proofs
 
     def has_id(self, identifier: str) -> bool:
@@ -158,6 +192,13 @@ class Recent:
         return wanted in b"\n".join(known) and any(entry[times.TEXT_LENGTH :] == wanted for entry in known)
 
     # --- persisting -------------------------------------------------------------------------------------------------
+
+    def months(self) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Give the runs of each month that changed since the last call."""
+        for month in sorted(self._months):
+            low = bisect_left(self.runs.runs, (month * MONTH,))
+            yield month, self.runs.runs[low : bisect_left(self.runs.runs, ((month + 1) * MONTH,))]
+        self._months.clear()
 
     def dump(self, number: int) -> bytes:
         """Write chunk `number` (the filling one or one of the full) for the changelog."""

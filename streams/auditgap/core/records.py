@@ -24,9 +24,12 @@ TIME_FIELDS: Final = frozenset(
         "first_activity_at",
         "occurred_at",
         "detected_at",
+        "since",
+        "last_proof_at",
+        "last_observation_at",
     }
 )
-"""Fields of Gap and Alert that hold a time."""
+"""Fields that hold a time."""
 
 
 class Severity(IntEnum):
@@ -38,6 +41,33 @@ class Severity(IntEnum):
     MEDIUM = 3
     HIGH = 4
     CRITICAL = 5
+
+
+GAP_STATES: Final = {
+    "OPEN": "off now; a suspected one: not seen, or not caught up yet",
+    "CLOSED": "it is over; a suspected one: seen again, but not proven to have been recorded throughout",
+    "SUPERSEDED": "another gap knows more of it: `superseded_by`; none where it is explained otherwise",
+    "RETRACTED": "a suspicion that came to nothing: recording is proven throughout",
+}
+"""What each state of a gap means."""
+
+GAP_CHANGES: Final = {
+    (None, "OPEN"): "an off, or a suspicion, is heard of",
+    (None, "CLOSED"): "both its ends are heard of at once",
+    ("OPEN", "CLOSED"): "on again; a suspicion: all up to its end is on the topic",
+    ("OPEN", "SUPERSEDED"): "better or earlier evidence opens it, or explains it",
+    ("OPEN", "RETRACTED"): "a suspicion: recording is proven throughout",
+    ("CLOSED", "OPEN"): "what closed it was late, and an off came after it",
+    ("CLOSED", "SUPERSEDED"): "better or earlier evidence opens it, or explains it",
+    ("CLOSED", "RETRACTED"): "a suspicion: late records prove recording throughout",
+    ("SUPERSEDED", "OPEN"): "what explained it is itself explained by later evidence",
+    ("SUPERSEDED", "CLOSED"): "what explained it is itself explained by later evidence",
+    ("SUPERSEDED", "RETRACTED"): "what explained it went, and recording is proven throughout",
+    ("RETRACTED", "SUPERSEDED"): "late evidence of an off in it",
+    ("RETRACTED", "OPEN"): "a suspicion: late evidence makes it longer than what is complete",
+    ("RETRACTED", "CLOSED"): "a suspicion: late evidence makes it longer than what is proven",
+}
+"""How a gap's state may change from one revision to the next, and why; None before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +163,32 @@ class Alert:
         return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
 
-Emission = Gap | Alert
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is known of a subject now. See schemas/status.avsc for each field."""
 
-_FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in (Gap, Alert)}
+    organization_id: str | None
+    feed_id: str | None
+    parent_id: str | None = None
+    revision: int = 0
+    produced_at: int = 0
+    audited: str
+    reason: str
+    since: int | None = None
+    evidence_id: str | None = None
+    last_proof_at: int | None = None
+    last_observation_at: int | None = None
+    open_gap_id: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """What it is about, as the input's records name it."""
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
+
+
+Emission = Gap | Alert | Status
+
+_FIELDS: Final = {kind: tuple(field.name for field in fields(kind)) for kind in (Gap, Alert, Status)}
 _VALUES: Final = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
 
 
@@ -169,6 +222,11 @@ def alert_from_dict(shape: dict[str, Any]) -> Alert:
     for name in ("evidence", "triage", "attack_ids"):
         known[name] = tuple(known.get(name, ()))
     return Alert(**known)
+
+
+def status_from_dict(shape: dict[str, Any]) -> Status:
+    """Undo `as_dict` for a status; fields it does not know are left out (a newer schema added them)."""
+    return Status(**{name: shape[name] for name in _FIELDS[Status] if name in shape})
 
 
 def digest(shape: dict[str, Any]) -> str:

@@ -1,25 +1,30 @@
 """Everything that one partition holds, and what each input makes of it: the worker, the backtest and the tests use it.
 
 A shard has a ledger for each subject (organization, parent or feed) of its partition, and what all of them share: the
-policies, the topology and the clock. Each method takes one input with the broker's append time of its record, and gives
-what is to be published because of it, and messages for other partitions. Nothing here reads a clock. Times are
-microseconds.
+policies, the topology, the clock, and the desk for triage. Each method takes one input with the broker's append time of
+its record, and gives what is to be published because of it, and messages for other partitions. Nothing here reads a
+clock. Times are microseconds.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from heapq import heappop, heappush
 from typing import Any, Final
 
-from auditgap.core import inheritance, intake, policy, times, topology
+from auditgap.core import desk, inheritance, intake, policy, times, topology
+from auditgap.core.desk import Desk
+from auditgap.core.indicators import DAY
 from auditgap.core.inheritance import Inherited
-from auditgap.core.inputs import Activity, Actor, Rejection, key_of, organization_of
+from auditgap.core.inputs import Activity, Actor, Rejection, is_settings, key_of, organization_of
 from auditgap.core.intake import APPLIED, REPEAT, Mail, Outcome
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
 from auditgap.core.records import Emission
 from auditgap.core.topology import Stretch, Topology
+from auditgap.core.triage import TRIAGE_TYPES
 
 _POLICY: Final = "@policy"
 _TOPOLOGY: Final = "@topology"
@@ -39,6 +44,14 @@ def split_key(key: str) -> tuple[str, str]:
     return rest[: int(length)], rest[int(length) :]
 
 
+def split_policy_key(key: str) -> tuple[str | None, int] | None:
+    """Take the key of a version of a policy apart: whose (None: the defaults), and which; None for another key."""
+    if not key.startswith(_POLICY):
+        return None
+    organization_id, version = json.loads(key.removeprefix(_POLICY))
+    return organization_id, version
+
+
 def everywhere(_: str) -> bool:
     """Say that every subject is at home here: for whoever has but one shard."""
     return True
@@ -47,13 +60,26 @@ def everywhere(_: str) -> bool:
 class Shard:
     """See the module. `is_home` tells whether a subject belongs to this partition.
 
-    `touched` holds the ledgers that took something in since the last `settle`. `topologies` are the chains of the
-    subjects at home here, `aliases` the organizations that their uuids stand for. Persisting (`changes`, `restore`) is
+    `touched` holds the ledgers that took something in since their changes were last asked for, `_awake` those that the
+    next tick has to look at, `_due` when the others want to be looked at. `topologies` are the chains of the subjects
+    at home here, `aliases` the organizations that their uuids stand for. Persisting (`changes`, `restore`) is
     by small records under keys of their own: `<length of subject>:<subject><key in the ledger>`, or `@…` for what the
     ledgers share.
     """
 
-    __slots__ = ("_changed", "aliases", "clock", "is_home", "ledgers", "policies", "topologies", "touched")
+    __slots__ = (
+        "_awake",
+        "_changed",
+        "_due",
+        "aliases",
+        "clock",
+        "desk",
+        "is_home",
+        "ledgers",
+        "policies",
+        "topologies",
+        "touched",
+    )
 
     def __init__(self, is_home: Callable[[str], bool] = everywhere) -> None:
         self.is_home = is_home
@@ -63,6 +89,9 @@ class Shard:
         self.aliases: dict[str, str] = {}
         self.touched: set[Ledger] = set()
         self.clock = 0
+        self._awake: set[Ledger] = set()
+        self._due: list[tuple[int, str]] = []
+        self.desk = Desk()
         self._changed: dict[str, bytes | None] = {}
 
     def ledger(self, subject: str) -> Ledger:
@@ -76,31 +105,69 @@ class Shard:
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
-    def activity(self, activity: Activity, append_time: int, produced_at: int) -> Outcome:
-        """Take in one activity; revisions that follow are stamped `produced_at`.
+    def activity(
+        self,
+        activity: Activity,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool = True,
+        fault: str | None = None,
+    ) -> Outcome:
+        """Take in one activity; revisions that follow are stamped `produced_at`. For the last two see intake.take.
 
         One that names its organization by uuid only is that organization's, wherever that is at home.
         """
         named = self._named_by_uuid(activity)
         if named is not None and not self.is_home(named):
-            return Outcome(mail=(_handed("activity", named, activity, append_time),))
-        return self._activity(activity, named, append_time, produced_at)
+            return Outcome(mail=(_handed("activity", named, activity, append_time, trusted, fault),))
+        return self._activity(activity, named, append_time, produced_at, trusted=trusted, fault=fault)
 
-    def _activity(self, activity: Activity, named: str | None, append_time: int, produced_at: int) -> Outcome:
+    def _activity(
+        self,
+        activity: Activity,
+        named: str | None,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool,
+        fault: str | None,
+    ) -> Outcome:
         ledger = self.ledger(named or activity.subject)
         self.touched.add(ledger)
-        return self._told(ledger, intake.take(self.ledgers, activity, append_time, produced_at, named))
+        outcome = intake.take(
+            self.ledgers, activity, append_time, produced_at, trusted=trusted, fault=fault, organization_id=named
+        )
+        if outcome.repeat:
+            return outcome
+        self.desk.follow(ledger, outcome.emissions)
+        mail: tuple[Mail, ...] = ()
+        if is_settings(activity):
+            mail = self.desk.disabled(ledger, activity.id)
+        elif outcome.rejection is None and activity.type in TRIAGE_TYPES:
+            mail = self.desk.activity(activity if named is None else replace(activity, organization_id=named))
+        return self._told(ledger, replace(outcome, mail=mail) if mail else outcome)
 
-    def observation(self, seen: Observation, append_time: int, produced_at: int) -> Outcome:
-        """Take in what a collector saw, as `activity` does."""
+    def observation(
+        self,
+        seen: Observation,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool = True,
+        fault: str | None = None,
+    ) -> Outcome:
+        """Take in what a collector saw, or an operator stated; for its uuid see `activity`."""
         named = self._named_by_uuid(seen) if seen.parent_id is None else None
         if named is not None:
             seen = replace(seen, organization_id=named)
             if not self.is_home(named):
-                return Outcome(mail=(_handed("observation", named, seen, append_time),))
+                return Outcome(mail=(_handed("observation", named, seen, append_time, trusted, fault),))
         ledger = self.ledger(seen.subject)
         self.touched.add(ledger)
-        return self._told(ledger, intake.observe(self.ledgers, seen, append_time, produced_at))
+        outcome = intake.observe(self.ledgers, seen, append_time, produced_at, trusted=trusted, fault=fault)
+        self.desk.follow(ledger, outcome.emissions)
+        return self._told(ledger, outcome)
 
     def _named_by_uuid(self, record: Activity | Observation) -> str | None:
         """Give the organization that a record names by its uuid only, where the topology knows it."""
@@ -125,7 +192,12 @@ class Shard:
         for ledger in concerned:
             self.touched.add(ledger)
             ledger.govern(self._policies_of(ledger.subject))
-            emissions += ledger.settle(produced_at)
+            out = ledger.settle(produced_at)
+            self.desk.follow(ledger, out)
+            emissions += out
+            # The defaults concern everybody: it is said where it matters.
+            if version.organization_id is not None or ledger.open:
+                emissions += ledger.policy_changed(version, chain[-1] if chain else None, produced_at)
         return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def topology(self, version: Topology, produced_at: int) -> Outcome:
@@ -155,26 +227,30 @@ class Shard:
     def post(self, mail: Mail, append_time: int, produced_at: int) -> Outcome:  # noqa: ARG002
         """Take in a message of another shard, or of this one. Raises ValueError for one that is not known.
 
-        `mail` counts from the append time that it brings along, that of the record it is about.
+        Alerts of triage that follow from it are published by `settle`. A record that was handed on counts from its own
+        append time.
         """
+        body = mail.body
         try:
             match mail.kind:
                 case "inherited":
-                    ledger = self.ledger(mail.body["subject"])
-                    told = Inherited.read(mail.body)
+                    ledger = self.ledger(body["subject"])
                     self.touched.add(ledger)
-                    emissions = ledger.inherit(told, produced_at)
+                    emissions = ledger.inherit(Inherited.read(body), produced_at)
                     return REPEAT if emissions is None else Outcome(tuple(emissions))
                 case "activity":
-                    shape = mail.body["record"]
-                    activity = Activity(**{**shape, "actor": Actor(**shape["actor"])})
-                    return self._activity(activity, mail.body["subject"], mail.body["append_time"], produced_at)
+                    record, how = body["record"], {"trusted": body["trusted"], "fault": body["fault"]}
+                    activity = Activity(**{**record, "actor": Actor(**record["actor"])})
+                    return self._activity(activity, body["subject"], body["append_time"], produced_at, **how)
                 case "observation":
-                    seen = Observation(**mail.body["record"])
-                    return self.observation(seen, mail.body["append_time"], produced_at)
+                    how = {"trusted": body["trusted"], "fault": body["fault"]}
+                    return self.observation(Observation(**body["record"]), body["append_time"], produced_at, **how)
+                case "answer":
+                    self.touched.add(self.ledger(body["query"]["subject"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"mail of kind {mail.kind!r} is not as expected: {error}") from error
-        raise ValueError(f"mail of kind {mail.kind!r} was written by a newer version")
+        letters = self.desk.post(mail)
+        return Outcome(mail=letters) if letters else APPLIED
 
     def letters(self) -> list[Mail]:
         """Tell the members of what `settle` changed about their parents and feeds: to be called after it."""
@@ -206,11 +282,34 @@ class Shard:
                 found.setdefault(alias.organization_uuid, set()).add(alias.organization_id)
         self.aliases = {uuid: min(names) for uuid, names in found.items() if len(names) == 1}
 
-    def tick(self, moment: int, produced_at: int) -> Outcome:  # noqa: ARG002
+    def deliver(self, outcome: Outcome, append_time: int, produced_at: int) -> Outcome:
+        """Post the mail of an outcome here, and what follows from it, until none is left: for who has but one shard."""
+        emissions, waiting = [*outcome.emissions], deque(outcome.mail)
+        while waiting:
+            then = self.post(waiting.popleft(), append_time, produced_at)
+            emissions += then.emissions
+            waiting += then.mail
+        return replace(outcome, emissions=tuple(emissions), mail=()) if outcome.mail else outcome
+
+    def tick(self, moment: int, produced_at: int) -> Outcome:
         """Let time go on: it is now at least `moment`, the append time of the tick."""
+        before = self.clock
         self.clock = max(self.clock, min(moment, self.clock + TICK_LIMIT if self.clock else moment))
         self._changed[_CLOCK] = str(self.clock).encode()
-        return APPLIED
+        emissions: list[Emission] = []
+        self._awake |= self.touched
+        while self._due and self._due[0][0] <= self.clock:
+            self._awake.add(self.ledgers[heappop(self._due)[1]])
+        for ledger in sorted(self._awake, key=lambda each: each.subject):
+            emissions += ledger.tick(self.clock, produced_at)
+            self.touched.add(ledger)
+            due = ledger.due()
+            if due is not None:
+                heappush(self._due, (max(due, self.clock + 1), ledger.subject))
+        self._awake.clear()
+        if self.clock // DAY > before // DAY:
+            self.desk.forget(self.clock)
+        return Outcome(tuple(emissions)) if emissions else APPLIED
 
     def refused(
         self, rejection: Rejection, subject: str, record_id: str, append_time: int, produced_at: int
@@ -221,10 +320,13 @@ class Shard:
         return ledger.rejected(rejection, None, record_id, append_time, produced_at)
 
     def settle(self, produced_at: int) -> Iterator[Emission]:
-        """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
+        """Publish what ordinary activities and mail changed since: brackets, counts, triage, and alerts of them."""
         for ledger in self.touched:
             if ledger.stale:
-                yield from ledger.settle(produced_at)
+                out = ledger.settle(produced_at)
+                yield from out
+                self.desk.follow(ledger, out)
+            yield from self.desk.settle(ledger, produced_at)
 
     def _named(self, subject: str) -> Iterable[Ledger]:
         ledger = self.ledgers.get(subject)
@@ -240,10 +342,12 @@ class Shard:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
         yield from self._changed.items()
         self._changed.clear()
+        yield from self.desk.changes()
         for ledger in self.touched:
             prefix = f"{len(ledger.subject)}:{ledger.subject}"
             for key, value in ledger.changes():
                 yield prefix + key, value
+        self._awake |= self.touched
         self.touched.clear()
 
     @classmethod
@@ -253,6 +357,8 @@ class Shard:
         by_subject: dict[str, dict[str, bytes]] = {}
         policies = []
         topologies = []
+        at_desk = {key: value for key, value in records.items() if key.startswith(desk.PREFIXES)}
+        shard.desk = Desk.restore(at_desk)
         for key, value in records.items():
             if key.startswith(_POLICY):
                 shape = json.loads(value)
@@ -268,7 +374,7 @@ class Shard:
                 topologies.append(known)
             elif key == _CLOCK:
                 shard.clock = int(value)
-            else:
+            elif key not in at_desk:
                 subject, name = split_key(key)
                 by_subject.setdefault(subject, {})[name] = value
         for version in sorted(policies, key=lambda each: each.version):
@@ -280,10 +386,18 @@ class Shard:
         for subject, values in by_subject.items():
             ledger = shard.ledgers[subject] = Ledger.restore(subject, values, shard._policies_of(subject))
             ledger.members = topology.members_of(shard.topologies.get(subject, ()))
+        shard._awake.update(shard.ledgers.values())
         return shard
 
 
-def _handed(kind: str, organization_id: str, record: Activity | Observation, append_time: int) -> Mail:
-    """Hand a record on to its organization, with the time at which the broker had it."""
+def _handed(
+    kind: str,
+    organization_id: str,
+    record: Activity | Observation,
+    append_time: int,
+    trusted: bool,
+    fault: str | None,
+) -> Mail:
+    """Hand a record on to its organization, with the time at which the broker had it, and what its signature said."""
     body: dict[str, Any] = {"subject": organization_id, "append_time": append_time, "record": asdict(record)}
-    return Mail(key_of(organization_id), kind, body)
+    return Mail(key_of(organization_id), kind, {**body, "trusted": trusted, "fault": fault})

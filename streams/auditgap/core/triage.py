@@ -1,7 +1,7 @@
 """Who switched the feed off, and what else did they do: indicators joined by actor, and the review after a close.
 
 Sign-ins carry no organization, so what speaks for or against an actor is kept on a second keyed path, by feed and
-identity. Three pieces of state, none of which knows a clock or a topic:
+identity. Three pieces of state, none of which knows a clock or a topic (`core.desk` holds them for a shard):
 
 - a `Trail` per (feed, identity) keeps the indicators and the links of that identity, and answers queries;
 - an `Inquiry` per disable asks the trails of its actor, follows the links (key → its creator, service account → outside
@@ -19,10 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from auditgap.core import times
 from auditgap.core.indicators import CATEGORIES, DAY, INDICATORS, LINK_TYPES, LONGEST_BEFORE, Category
 from auditgap.core.inputs import Activity, Actor, text
-from auditgap.core.records import identifier
 
 KEPT: Final = 64
 """Indicators of one category that a trail or a review keeps: the newest."""
@@ -48,6 +46,9 @@ SUBJECTS: Final = 256
 ACTORS: Final = 32
 """Actors that a review names: those seen first."""
 
+_NAMED: Final = 3
+"""Actors that its sentence names."""
+
 KEPT_FOR: Final = LONGEST_BEFORE + 7 * DAY
 """How long before its newest record a trail remembers: the longest look-back of a disable heard of a week late."""
 
@@ -68,12 +69,15 @@ _AT_ADDRESS: Final = frozenset({"sign_in", "second_factor"})
 TRAIL_TYPES: Final = LINK_TYPES | {
     indicator.type for indicator in INDICATORS.values() if CATEGORIES[indicator.category].before is not None
 }
-"""Activity types for which `keys_of` can name a trail: all others need not be looked at."""
+"""Activity types for which `parts_of` can name a trail: all others need not be looked at."""
 
 REVIEW_TYPES: Final = frozenset(
     indicator.type for indicator in INDICATORS.values() if CATEGORIES[indicator.category].review
 )
 """Activity types that a review counts: all others need not be looked at."""
+
+TRIAGE_TYPES: Final = TRAIL_TYPES | REVIEW_TYPES
+"""Activity types whose bodies triage has to see."""
 
 
 # --- identities -----------------------------------------------------------------------------------------------------
@@ -146,11 +150,21 @@ class Entry(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Part:
-    """What one activity tells one identity's trail: an indicator or none, and other identities with the reason."""
+class Part:
+    """What one activity, at a time, tells one identity's trail: an indicator or none, and links with the reason."""
 
+    at: int
     entry: Entry | None = None
     links: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return {"at": self.at, "entry": self.entry and list(self.entry), "links": self.links}
+
+    @classmethod
+    def from_dict(cls, shape: Mapping[str, Any]) -> "Part":
+        """Undo `to_dict`."""
+        return cls(shape["at"], Entry(*shape["entry"]) if shape["entry"] else None, dict(shape["links"]))
 
 
 def _record_of(activity: Activity) -> Mapping[str, Any]:
@@ -179,8 +193,8 @@ def _entry_of(activity: Activity, by: str) -> Entry:
     return Entry(activity.created_at or 0, activity.id, activity.type, activity.organization_id or "", by)
 
 
-def _parts(activity: Activity) -> dict[str, _Part]:
-    """Read what an activity tells, by identity. Most tell nothing, and are not even parsed."""
+def parts_of(activity: Activity) -> dict[str, Part]:
+    """Read what an activity tells, by the key of the trail it has to be sent to. Most tell nothing, and to none."""
     if activity.type not in TRAIL_TYPES or activity.created_at is None:
         return {}
     indicator = INDICATORS.get(activity.type)
@@ -190,10 +204,10 @@ def _parts(activity: Activity) -> dict[str, _Part]:
     subjects = [x for name, kind in (indicator.subjects if indicator else ()) for x in _named(record, name, kind)]
     made = [x for name in (indicator.makes if indicator else ()) for x in _named(record, name, "key")]
     entry = _entry_of(activity, actors[0] if actors else "") if counts else None
-    parts = {name: _Part(entry) for name in (*actors, *subjects, *made)}
+    parts = {name: Part(activity.created_at, entry) for name in (*actors, *subjects, *made)}
     address = _identity("address", activity.actor.ip)
     if address is not None and counts and indicator is not None and indicator.category in _AT_ADDRESS:
-        parts[address] = _Part(entry)
+        parts[address] = Part(activity.created_at, entry)
 
     def link(sources: Iterable[str], targets: Iterable[str], reason: str) -> None:
         for source in sources:
@@ -206,12 +220,22 @@ def _parts(activity: Activity) -> dict[str, _Part]:
         link(subjects, actors, "signed in as this service account")
     if sorted(name.partition(":")[0] for name in subjects) == ["email", "user"]:
         link(subjects, subjects, "the same person, as a record says")
-    return {name: part for name, part in parts.items() if part.entry is not None or part.links}
+    told = {name: part for name, part in parts.items() if part.entry is not None or part.links}
+    return {key_of(activity.feed_id, name): part for name, part in told.items()}
 
 
-def keys_of(activity: Activity) -> tuple[str, ...]:
-    """Name the trails that an activity belongs to: it has to be sent to each of these keys. Most belong to none."""
-    return tuple(key_of(activity.feed_id, name) for name in _parts(activity))
+def review_entry(activity: Activity) -> Entry | None:
+    """Read what an activity tells a review, None where that is nothing. It names who did it, at least by type."""
+    indicator = INDICATORS.get(activity.type)
+    if indicator is None or not CATEGORIES[indicator.category].review:
+        return None
+    if activity.created_at is None or activity.organization_id is None:
+        return None
+    record = _record_of(activity)
+    if not indicator.counts(record):
+        return None
+    names = _actor_identities(activity, record)
+    return _entry_of(activity, names[0] if names else f"type:{activity.actor.type or 'unknown'}")
 
 
 # --- bounded memory -------------------------------------------------------------------------------------------------
@@ -224,15 +248,17 @@ class Shelf:
     entries: list[Entry] = field(default_factory=list)
     floor: Entry | None = None
 
-    def add(self, entry: Entry, limit: int) -> None:
-        """Take an entry in, unless it is a repeat or too old to be kept."""
+    def add(self, entry: Entry, limit: int) -> bool:
+        """Take an entry in; False if it is a repeat or too old to be kept."""
         if self.floor is not None and entry <= self.floor:
-            return
+            return False
         position = bisect_left(self.entries, entry)
-        if self.entries[position : position + 1] != [entry]:
-            self.entries.insert(position, entry)
+        if self.entries[position : position + 1] == [entry]:
+            return False
+        self.entries.insert(position, entry)
         if len(self.entries) > limit:
             self.floor = self.entries.pop(0)
+        return True
 
     def prune(self, before: int) -> None:
         """Drop the entries before that time."""
@@ -263,25 +289,30 @@ def _shelves_from_dict(shape: Mapping[str, Any]) -> dict[str, Shelf]:
     return {name: Shelf.from_dict(each) for name, each in shape.items()}
 
 
+_NOTHING: Final = Shelf()
+"""An empty one, to read only."""
+
+
 # --- one identity ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Query:
-    """What a disable at time `at` asks of the trail `key`, on behalf of an inquiry."""
+    """What a disable at time `at` asks of the trail `key`, on behalf of an inquiry about `subject`."""
 
     at: int
     inquiry_id: str
     key: str
+    subject: str
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
-        return {"at": self.at, "inquiry_id": self.inquiry_id, "key": self.key}
+        return {"at": self.at, "inquiry_id": self.inquiry_id, "key": self.key, "subject": self.subject}
 
     @classmethod
     def from_dict(cls, shape: Mapping[str, Any]) -> "Query":
         """Undo `to_dict`."""
-        return cls(shape["at"], shape["inquiry_id"], shape["key"])
+        return cls(shape["at"], shape["inquiry_id"], shape["key"], shape["subject"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,31 +355,31 @@ class Answer:
 
 
 class Trail:
-    """What is known of one identity of one feed. It answers queries, and again whenever an answer changes."""
+    """What is known of one identity of one feed. It answers queries, and again whenever an answer changes.
 
-    __slots__ = ("identity", "key", "links", "links_lost", "newest", "queries", "shelves")
+    What happened up to `forgotten` may have been forgotten before this trail began: 0 where nothing was.
+    """
 
-    def __init__(self, key: str) -> None:
+    __slots__ = ("forgotten", "key", "links", "links_lost", "newest", "queries", "shelves")
+
+    def __init__(self, key: str, forgotten: int = 0) -> None:
         self.key = key
-        self.identity = str(json.loads(key)[1])
+        self.forgotten = forgotten
         self.shelves: dict[str, Shelf] = {}
         self.links: dict[str, tuple[int, str]] = {}
         self.links_lost = False
         self.newest = 0
         self.queries: list[Query] = []
 
-    def take(self, activity: Activity) -> list[Answer]:
-        """Take in one activity that has this key among its `keys_of`; give the answers that it changed."""
-        part = _parts(activity).get(self.identity)
-        if part is None or activity.created_at is None:
-            return []
+    def take(self, part: Part) -> list[Answer]:
+        """Take in what an activity tells under this key; give the answers that it changed."""
         before = [self._answer(query) for query in self.queries]
-        if part.entry is not None:
-            shelf = self.shelves.setdefault(INDICATORS[activity.type].category, Shelf())
-            shelf.add(part.entry, KEPT)
+        # A type that is no indicator (any more) was sent by another version.
+        if part.entry is not None and (indicator := INDICATORS.get(part.entry.type)) is not None:
+            self.shelves.setdefault(indicator.category, Shelf()).add(part.entry, KEPT)
         for identity, reason in part.links.items():
-            self._link(identity, activity.created_at, reason)
-        self.newest = max(self.newest, activity.created_at)
+            self._link(identity, part.at, reason)
+        self.newest = max(self.newest, part.at)
         for shelf in self.shelves.values():
             shelf.prune(self.newest - KEPT_FOR)
         answers = [self._answer(query) for query in self.queries]
@@ -376,15 +407,13 @@ class Trail:
         entries: list[Entry] = []
         lost, more = [], []
         for category in _COUNTED:
-            shelf = self.shelves.get(category.name)
-            if shelf is None:
-                continue
+            shelf = self.shelves.get(category.name, _NOTHING)
             first, last = _window(category, query.at)
             found = shelf.between(first, last)
             entries += found[-LISTED:]
             if len(found) > LISTED:
                 more.append(category.name)
-            if shelf.floor is not None and shelf.floor.at >= first:
+            if max(self.forgotten, shelf.floor.at if shelf.floor is not None else 0) >= first:
                 lost.append(category.name)
         links = tuple((identity, self.links[identity][1]) for identity in sorted(self.links))
         return Answer(query, tuple(entries), links, tuple(lost), tuple(more), self.links_lost)
@@ -393,6 +422,7 @@ class Trail:
         """Give it as JSON has it."""
         return {
             "key": self.key,
+            "forgotten": self.forgotten,
             "shelves": _shelves_to_dict(self.shelves),
             "links": {identity: list(self.links[identity]) for identity in sorted(self.links)},
             "links_lost": self.links_lost,
@@ -403,7 +433,7 @@ class Trail:
     @classmethod
     def from_dict(cls, shape: Mapping[str, Any]) -> "Trail":
         """Undo `to_dict`."""
-        trail = cls(shape["key"])
+        trail = cls(shape["key"], shape["forgotten"])
         trail.shelves = _shelves_from_dict(shape["shelves"])
         trail.links = {identity: (at, reason) for identity, (at, reason) in shape["links"].items()}
         trail.links_lost = shape["links_lost"]
@@ -481,25 +511,23 @@ class _Heard:
 class Inquiry:
     """What one disable wants to know of its actor, and what it knows so far.
 
-    `known_from` is the time from which on the feed's record is there without a hole, as far as the asking side knows:
-    its first record that was processed, the close of an earlier gap, or the worker's record time less KEPT_FOR,
-    whichever is latest; None if unknown. What a trail drops later stays here, up to LISTED of each category.
+    It is about `subject`, whose feed `actor` switched off at time `at`. What a trail drops later stays here, up to
+    LISTED of each category.
     """
 
-    __slots__ = ("actor", "at", "feed_id", "heard", "id", "known_from", "more", "revision", "sent", "shelves", "told")
+    __slots__ = ("actor", "at", "feed_id", "first", "heard", "id", "more", "sent", "shelves", "subject")
 
-    def __init__(self, name: str, feed_id: str | None, actor: Actor, at: int, known_from: int | None) -> None:
+    def __init__(self, name: str, subject: str, feed_id: str | None, actor: Actor, at: int) -> None:
         self.id = name
+        self.subject = subject
         self.feed_id = feed_id
         self.actor = actor
         self.at = at
-        self.known_from = known_from
         self.heard: dict[str, _Heard] = {}
         self.sent: set[str] = set()
+        self.first: dict[str, Entry] = {}
         self.shelves: dict[str, Shelf] = {}
         self.more: set[str] = set()
-        self.revision = 0
-        self.told: str | None = None
 
     def begin(self) -> list[Query]:
         """Give the first queries, each to be sent to the trail it names."""
@@ -516,13 +544,15 @@ class Inquiry:
         self.more.update(answer.more)
         for entry in answer.entries:
             if (indicator := INDICATORS.get(entry.type)) is not None:
-                self.shelves.setdefault(indicator.category, Shelf()).add(entry, LISTED)
+                name = indicator.category
+                self.shelves.setdefault(name, Shelf()).add(entry, LISTED)
+                self.first[name] = min(self.first.get(name, entry), entry)
         return self._queries()
 
     def _queries(self) -> list[Query]:
         new = [identity for identity in self._reached() if identity not in self.sent]
         self.sent.update(new)
-        return [Query(self.at, self.id, key_of(self.feed_id, identity)) for identity in new]
+        return [Query(self.at, self.id, key_of(self.feed_id, identity), self.subject) for identity in new]
 
     def _reached(self) -> dict[str, str]:
         """Follow the links, nearest first: each identity that the actor leads to, with how it does."""
@@ -546,15 +576,19 @@ class Inquiry:
         """Whether some trail has not answered yet."""
         return not self._reached().keys() <= self.heard.keys()
 
-    def finding(self) -> Finding:
-        """Say what is known now. Before all answers are in, the verdict is FOUND or NOT_CHECKED."""
+    def finding(self, known_from: int | None) -> Finding:
+        """Say what is known now. Before all answers are in, the verdict is FOUND or NOT_CHECKED.
+
+        `known_from` is the time from which on the feed's record is there without a hole, as far as the asking side
+        knows: its first record, or the close of an earlier gap, whichever is later; None if unknown.
+        """
         evidence = sorted(
             Evidence(entry.at, entry.id, entry.type, name, INDICATORS[entry.type].why, entry.organization_id, entry.by)
             for name, shelf in self.shelves.items()
             for entry in shelf.entries
         )
         reached = self._reached()
-        unchecked = tuple(self._unchecked(reached))
+        unchecked = tuple(self._unchecked(reached, known_from))
         lost = {name for heard in self.heard.values() for name in heard.lost}
         full = {name for name, shelf in self.shelves.items() if shelf.floor is not None}
         return Finding(
@@ -565,16 +599,27 @@ class Inquiry:
             tuple(sorted(self.more | lost | full)),
         )
 
-    def _unchecked(self, reached: Mapping[str, str]) -> Iterator[str]:
+    def ids(self, finding: Finding) -> tuple[str, ...]:
+        """Name the records of a finding for its alert, oldest first; of a category with more than is listed, the first.
+
+        The newest of so many go on changing: each would make another revision of the alert.
+        """
+        many = [self.first[name] for name in finding.more if name in self.first]
+        few = [each for each in finding.evidence if each.category not in finding.more]
+        known = sorted([*((entry.at, entry.id) for entry in many), *((each.at, each.id) for each in few)])
+        return tuple(dict.fromkeys(identifier for _, identifier in known))
+
+    def _unchecked(self, reached: Mapping[str, str], known_from: int | None) -> Iterator[str]:
         if all(_is_address(identity) for identity in reached):
             yield "the actor is not known"
-        if self.known_from is None:
+        if known_from is None:
             yield "it is not known from when on the record is there"
         else:
             for before in sorted({category.before or 0 for category in _COUNTED}):
-                if self.known_from > self.at - before:
+                if known_from > self.at - before:
                     names = ", ".join(category.meaning for category in _COUNTED if category.before == before)
-                    yield f"the record begins at {times.text_of(self.known_from)}, too late for {names}"
+                    # Without the time: each older record that comes in late would make another revision.
+                    yield f"the record begins too late for {names}"
         if not reached.keys() <= self.heard.keys():
             yield "not all answers are in yet"
         for identity in sorted(reached.keys() & self.heard.keys()):
@@ -586,47 +631,35 @@ class Inquiry:
             if heard.links_lost or not heard.links.keys() <= reached.keys():
                 yield f"{identity} leads to more identities than were asked about"
 
-    def news(self) -> Finding | None:
-        """Give the finding, as revision `revision`, if it says something else than the one given before."""
-        finding = self.finding()
-        told = identifier("finding", repr(finding))
-        if told == self.told:
-            return None
-        self.told = told
-        self.revision += 1
-        return finding
-
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
         actor = self.actor
         return {
             "id": self.id,
+            "subject": self.subject,
             "feed_id": self.feed_id,
             "actor": [actor.type, actor.id, actor.email, actor.ip, actor.user_agent],
             "at": self.at,
-            "known_from": self.known_from,
             "heard": {
                 name: {"links": heard.links, "lost": sorted(heard.lost), "links_lost": heard.links_lost}
                 for name, heard in self.heard.items()
             },
             "sent": sorted(self.sent),
+            "first": {name: list(self.first[name]) for name in sorted(self.first)},
             "shelves": _shelves_to_dict(self.shelves),
             "more": sorted(self.more),
-            "revision": self.revision,
-            "told": self.told,
         }
 
     @classmethod
     def from_dict(cls, shape: Mapping[str, Any]) -> "Inquiry":
         """Undo `to_dict`."""
-        inquiry = cls(shape["id"], shape["feed_id"], Actor(*shape["actor"]), shape["at"], shape["known_from"])
+        inquiry = cls(shape["id"], shape["subject"], shape["feed_id"], Actor(*shape["actor"]), shape["at"])
         for name, heard in shape["heard"].items():
             inquiry.heard[name] = _Heard(dict(heard["links"]), set(heard["lost"]), heard["links_lost"])
         inquiry.sent = set(shape["sent"])
+        inquiry.first = {name: Entry(*entry) for name, entry in shape["first"].items()}
         inquiry.shelves = _shelves_from_dict(shape["shelves"])
         inquiry.more = set(shape["more"])
-        inquiry.revision = shape["revision"]
-        inquiry.told = shape["told"]
         return inquiry
 
 
@@ -660,17 +693,25 @@ class ReviewContent:
     def summary(self) -> str:
         """One sentence for the alert."""
         counts = {each.category: each.count for each in self.categories}
-        return f"in the 24 hours after the close: {_counted(counts, [c.category for c in self.categories if c.more])}"
+        done = _counted(counts, [each.category for each in self.categories if each.more])
+        others = len(self.actors) - _NAMED
+        by = ", ".join(self.actors[:_NAMED])
+        if others > 0:
+            by += f" and {others}{' or more' if self.more_actors else ''} others"
+        return f"in the 24 hours after the close: {done}; by {by}"
 
 
 class Review:
-    """What was done in an organization in the 24 hours after a gap's close, by anyone."""
+    """What was done in an organization in the 24 hours after a gap's close, by anyone.
 
-    __slots__ = ("actors", "closed_at", "first", "more_actors", "organization_id", "shelves")
+    `lost` says that the review began late: of what was done before that, some may be missing.
+    """
 
-    def __init__(self, organization_id: str, closed_at: int) -> None:
-        self.organization_id = organization_id
+    __slots__ = ("actors", "closed_at", "first", "lost", "more_actors", "shelves")
+
+    def __init__(self, closed_at: int) -> None:
         self.closed_at = closed_at
+        self.lost = False
         self.first: dict[str, Entry] = {}
         self.shelves: dict[str, Shelf] = {}
         self.actors: dict[str, int] = {}
@@ -681,25 +722,29 @@ class Review:
         """The last moment that counts."""
         return self.closed_at + REVIEW_FOR
 
-    def take(self, activity: Activity) -> ReviewContent | None:
-        """Take in one activity of the organization; give the content if it changed."""
-        at = activity.created_at
-        indicator = INDICATORS.get(activity.type)
-        if indicator is None or at is None or not self.closed_at <= at <= self.until:
-            return None
-        if activity.organization_id != self.organization_id or not CATEGORIES[indicator.category].review:
-            return None
-        record = _record_of(activity)
-        if not indicator.counts(record):
-            return None
-        before = self.content()
-        names = _actor_identities(activity, record)
-        entry = _entry_of(activity, names[0] if names else "")
-        self.shelves.setdefault(indicator.category, Shelf()).add(entry, KEPT)
-        self.first[indicator.category] = min(self.first.get(indicator.category, entry), entry)
-        self._actor(entry.by or f"type:{activity.actor.type or 'unknown'}", at)
-        content = self.content()
-        return content if content != before else None
+    def take(self, entry: Entry) -> bool:
+        """Take in what an activity of the organization tells (`review_entry`); False if that changes nothing."""
+        indicator = INDICATORS.get(entry.type)
+        if indicator is None or not self.closed_at <= entry.at <= self.until:
+            return False
+        category = indicator.category
+        changed = self.shelves.setdefault(category, Shelf()).add(entry, KEPT)
+        if category not in self.first or entry < self.first[category]:
+            self.first[category] = entry
+            changed = True
+        if entry.at < self.actors.get(entry.by, self.until + 1):
+            self._actor(entry.by, entry.at)
+            changed = True
+        return changed
+
+    @property
+    def whole(self) -> bool:
+        """Whether it still knows all that it counts."""
+        return not self.lost and all(shelf.floor is None for shelf in self.shelves.values())
+
+    def entries(self) -> set[Entry]:
+        """List what it still knows in full."""
+        return {*self.first.values(), *(entry for shelf in self.shelves.values() for entry in shelf.entries)}
 
     def _actor(self, name: str, at: int) -> None:
         self.actors[name] = min(self.actors.get(name, at), at)
@@ -715,7 +760,7 @@ class Review:
         for name in CATEGORIES:
             if (shelf := self.shelves.get(name)) is not None:
                 first, last = self.first[name], shelf.entries[-1]
-                count, more = len(shelf.entries), shelf.floor is not None
+                count, more = len(shelf.entries), shelf.floor is not None or self.lost
                 found.append(Reviewed(name, count, more, first.id, first.at, last.id, last.at))
         actors = tuple(sorted(self.actors, key=lambda each: (self.actors[each], each)))
         return ReviewContent(self.closed_at, self.until, tuple(found), actors, self.more_actors)
@@ -723,8 +768,8 @@ class Review:
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
         return {
-            "organization_id": self.organization_id,
             "closed_at": self.closed_at,
+            "lost": self.lost,
             "first": {name: list(self.first[name]) for name in sorted(self.first)},
             "shelves": _shelves_to_dict(self.shelves),
             "actors": {name: self.actors[name] for name in sorted(self.actors)},
@@ -734,7 +779,8 @@ class Review:
     @classmethod
     def from_dict(cls, shape: Mapping[str, Any]) -> "Review":
         """Undo `to_dict`."""
-        review = cls(shape["organization_id"], shape["closed_at"])
+        review = cls(shape["closed_at"])
+        review.lost = shape["lost"]
         review.first = {name: Entry(*entry) for name, entry in shape["first"].items()}
         review.shelves = _shelves_from_dict(shape["shelves"])
         review.actors = dict(shape["actors"])

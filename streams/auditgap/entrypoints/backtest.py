@@ -23,11 +23,11 @@ from auditgap import clock, feedfiles
 from auditgap.adapters.policy_yaml import PolicyFile
 from auditgap.core import policy as policy_core
 from auditgap.core import times
-from auditgap.core.inputs import Rejection, canonical, read_activity
+from auditgap.core.inputs import OPERATOR, Rejection, canonical, read_activity
 from auditgap.core.intake import observe, refused_time, take
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation, read_observation
-from auditgap.core.records import Alert, Emission, Gap
+from auditgap.core.records import Alert, Emission, Gap, Status
 from auditgap.entrypoints import policy, show
 from auditgap.entrypoints.sources import Sources
 from auditgap.errors import UsageError
@@ -53,11 +53,14 @@ class Findings:
     organizations: int = 0
     gaps: list[Gap] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    status: list[Status] = field(default_factory=list)
 
     def shape(self) -> dict[str, object]:
         """Give it under the field names of the schemas."""
         counts = {name: getattr(self, name) for name in ("records", "duplicates", "rejected", "organizations")}
-        return counts | {name: [show.shape_of(each) for each in getattr(self, name)] for name in ("gaps", "alerts")}
+        return counts | {
+            name: [show.shape_of(each) for each in getattr(self, name)] for name in ("gaps", "alerts", "status")
+        }
 
 
 def run(
@@ -119,7 +122,7 @@ def run(
 
 
 def _lines(emission: Emission, now: int) -> list[str]:
-    return [*(show.gap_lines(emission, now) if isinstance(emission, Gap) else show.alert_lines(emission)), ""]
+    return [*show.lines_of(emission, now), ""]
 
 
 class Backtest:
@@ -189,12 +192,15 @@ class Backtest:
             if isinstance(seen, Observation):
                 self._ledger_of(seen.subject)
                 self._seen.add(record)
-                self._observations.setdefault(seen.subject, []).append(seen)
                 refusal = refused_time(seen, self._now)
                 if refusal is None:
                     read += 1
+                    if seen.kind == OPERATOR:
+                        # Its time is exact: what was recorded around it is looked for as around a settings event.
+                        self._saw(seen)
+                    else:
+                        self._observations.setdefault(seen.subject, []).append(seen)
                     continue
-                self._observations[seen.subject].pop()
                 seen = refusal
             self._reject(name, line, item, seen)
             self.cut_off |= isinstance(seen, feedfiles.CutOff)
@@ -218,9 +224,12 @@ class Backtest:
         """Take in what was seen, up to the time of an entry, or all."""
         waiting = self._observations.get(ledger.subject)
         while waiting and (until is None or times.text_of(waiting[-1].ends).encode() < until):
-            for emission in observe(self._ledgers, waiting.pop(), self._now, self._now).emissions:
-                if self._on_emission is not None:
-                    self._on_emission(emission)
+            self._saw(waiting.pop())
+
+    def _saw(self, seen: Observation) -> None:
+        for emission in observe(self._ledgers, seen, self._now, self._now).emissions:
+            if self._on_emission is not None:
+                self._on_emission(emission)
 
     def findings(self) -> Findings:
         """Give the windows that stand after all, and what was raised about them."""
@@ -234,6 +243,10 @@ class Backtest:
         for ledger in by_number:
             self._observe(ledger)
         self._settle()
+        for ledger in by_number:
+            for emission in ledger.tick(self._now, self._now):
+                if self._on_emission is not None:
+                    self._on_emission(emission)
         found = Findings(
             records=self._records,
             duplicates=self._seen.repeats(),
@@ -242,6 +255,7 @@ class Backtest:
         )
         for ledger in by_number:
             found.gaps += [gap for gap in ledger.gaps.values() if gap.state not in ("SUPERSEDED", "RETRACTED")]
+            found.status += [ledger.status] if ledger.status is not None else []
             found.alerts += [alert for alert in ledger.alerts.values() if alert.status != "WITHDRAWN"]
         found.gaps.sort(key=show.by_opening)
         found.alerts.sort(key=lambda alert: (_time_of(alert), alert.alert_id))

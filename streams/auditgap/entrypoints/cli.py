@@ -141,27 +141,94 @@ def apply_policy(file: Path, author: str | None) -> int:
     return command.apply(load(), file, author, _say)
 
 
+_OBSERVATIONS: Final = click.option(
+    "--observations", metavar="FILE", multiple=True, type=_FILE, help="What a collector saw, one JSON object a line."
+)
+
+
 @cli.command()
-@click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
+@click.argument("files", metavar="FILE…|-", nargs=-1, type=_FILE)
 @click.option("--feed", metavar="ID", help="The feed they were read from: the key of records without organization.")
-def publish(files: Sequence[str], feed: str | None) -> int:
-    """Publish feed files.
+@_OBSERVATIONS
+def publish(files: Sequence[str], feed: str | None, observations: Sequence[str]) -> int:
+    """Publish feed files, and observations.
 
     NDJSON, a JSON array or the API's pages, gzip or not; - is standard input.
     """
     from auditgap.config import load
     from auditgap.entrypoints import publish as command
-    from auditgap.entrypoints.sources import Sources
+    from auditgap.entrypoints.sources import STDIN, STDIN_NAME, Sources
 
+    if not (files or observations):
+        raise UsageError("publish takes feed files, --observations, or both")
+    if twice := sorted({*files} & {*observations}):
+        raise UsageError(f"{twice[0]} is given as a feed and as observations")
     if feed is not None and not (0 < len(feed) <= 200 and feed.isprintable()):
         raise UsageError("--feed takes 1 to 200 printable characters")
     settings = load()
-    with Sources(files) as sources, command.Publisher(settings, sources.tell) as publisher:
+    seen = {STDIN_NAME if each == STDIN else each for each in observations}
+    with (
+        Sources([*files, *observations]) as sources,
+        command.Publisher(settings, sources.tell, activities=bool(files), observations=bool(observations)) as publisher,
+    ):
         for name, source in sources:
-            publisher.file(name, source, feed)
+            if name in seen:
+                publisher.observed(name, source)
+            else:
+                publisher.file(name, source, feed)
         publisher.flush()
     _say(str(publisher.counts))
     return publisher.counts.exit_status or int(bool(sources.unopened))
+
+
+@cli.command("assert")
+@click.argument("result", type=click.Choice(["off", "on"]))
+@click.option("--organization", metavar="ID", help="The organization that it was so for.")
+@click.option("--feed", metavar="ID", help="The feed that it was so for, where it is not one organization's.")
+@click.option("--at", "since", metavar="TIME", required=True, help="Since when it was so: ISO 8601 with a zone.")
+@click.option("--author", metavar="NAME", required=True, help="Who answers for it.")
+@click.option("--reason", metavar="TEXT", required=True, help="How it is known.")
+@click.option("--api", is_flag=True, help="It is about the Compliance API itself.")
+@click.option("--logging", is_flag=True, help="It is about the recording of activities. Neither: about both.")
+def assert_(
+    result: str,
+    *,
+    organization: str | None,
+    feed: str | None,
+    since: str,
+    author: str,
+    reason: str,
+    api: bool,
+    logging: bool,
+) -> int:
+    """State that a feed was off, or on, from a time on.
+
+    What the records do not tell, a named person can: the worker takes the time as exact, and shows who said so.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import assertion as command
+
+    about = {"organization_id": organization, "feed_id": feed}
+    flags = {"api": api, "logging": logging}
+    seen = command.statement(result, about, since, author, reason, [name for name, said in flags.items() if said])
+    return command.publish(load(), seen, _say)
+
+
+@cli.group()
+def keys() -> None:
+    """Look after the signing keys."""
+
+
+@keys.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def generate(file: Path) -> int:
+    """Write a new private key, and show its line for the workers' trusted keys."""
+    from auditgap.adapters import signing
+
+    public = signing.generate(file)
+    click.echo(signing.trusted_line(public, file.name))
+    _say(f"private key {signing.key_id_of(public)} is in {file}; the line is for AUDITGAP_SIGNING__TRUSTED_KEYS_FILE")
+    return 0
 
 
 @cli.command()
@@ -224,13 +291,35 @@ def alerts(*, follow: bool, as_json: bool) -> int:
 
 
 @cli.command()
+@click.option("--organization", metavar="ID", help="Only this organization's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def status(organization: str | None, *, as_json: bool) -> int:
+    """Say which organizations are audited now.
+
+    Yes, no or unknown, and why.
+    """
+    from auditgap import clock
+    from auditgap.config import load
+    from auditgap.entrypoints import show
+    from auditgap.entrypoints.read import Reader
+
+    reader = Reader(load(), _say)
+    now = clock.now()
+    found = reader.statuses(organization)
+    for each in found:
+        lines = [show.json_of(show.shape_of(each))] if as_json else show.status_lines(each, now)
+        click.echo("\n".join(lines))
+    if not found and not as_json:
+        _say("no status is known" + (f" of {organization}" if organization else ""))
+    return int(bool(reader.unreadable))
+
+
+@cli.command()
 @click.argument("files", metavar="FILE…|-", nargs=-1, required=True, type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object (with --history: one a line).")
 @click.option("--history", is_flag=True, help="Every revision as it arrives, as a worker would have published it.")
 @click.option("--until", metavar="TIME", help="What stands for now: ISO 8601 with a zone. Later records are refused.")
-@click.option(
-    "--observations", metavar="FILE", multiple=True, type=_FILE, help="What a collector saw, one JSON object a line."
-)
+@_OBSERVATIONS
 @click.option("--policy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Who may switch it.")
 def backtest(
     files: Sequence[str],
@@ -247,6 +336,61 @@ def backtest(
     return command.run(
         files, as_json=as_json, history=history, until=until, observations=observations, policy_file=policy
     )
+
+
+@cli.group(invoke_without_command=True)
+@click.option("--organization", metavar="ID", help="About one organization.")
+@click.option("--feed", metavar="ID", help="About a feed, and the organizations that were read from it.")
+@click.option("--all", "everything", is_flag=True, help="About all that was ever seen.")
+@click.option("--from", "since", metavar="TIME", help="Where the period begins: ISO 8601 with a zone.")
+@click.option("--to", "until", metavar="TIME", help="Where it ends; this moment does not belong to it.")
+@click.option("--markdown", "form", flag_value="markdown", default="markdown", help="For reading (if nothing is said).")
+@click.option("--html", "form", flag_value="html", help="One page for a browser or for paper.")
+@click.option("--json", "form", flag_value="json", help="One JSON object: what `report verify` takes.")
+@click.pass_context
+def report(
+    context: click.Context,
+    organization: str | None,
+    feed: str | None,
+    since: str | None,
+    until: str | None,
+    form: str,
+    *,
+    everything: bool,
+) -> int:
+    """Say how much of a period was audited, by reading all inputs again.
+
+    Exit status 1 if the published gaps are not what the inputs give, or their history is not whole.
+    """
+    from auditgap.config import load
+    from auditgap.core.report import Scope
+    from auditgap.entrypoints import report as command
+
+    if context.invoked_subcommand is not None:
+        if (organization, feed, since, until, everything) != (None, None, None, None, False):
+            raise UsageError(f"options of a new report do not go with `report {context.invoked_subcommand}`")
+        return 0
+    scopes = [Scope("organization", organization)] if organization else []
+    scopes += [Scope("feed", feed)] if feed else []
+    scopes += [Scope("all")] if everything else []
+    if len(scopes) != 1:
+        raise UsageError("say what the report is about: one of --organization ID, --feed ID and --all")
+    if since is None or until is None:
+        raise UsageError("say which period the report is about: --from TIME and --to TIME")
+    return command.run(load(), scopes[0], since, until, form, _say)
+
+
+@report.command("verify")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
+def verify_report(file: Path) -> int:
+    """Recompute a report of --json from the inputs that it names, and check the chain of the gap history.
+
+    Exit status 1 if anything differs, or if it cannot be verified any more.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import report as command
+
+    return command.verify(load(), file, _say)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`auditgap publish`: feed files onto the activity topic, by an idempotent producer."""
+"""`auditgap publish`: feed files onto the activity topic, observations onto theirs, by an idempotent producer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,11 +11,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from auditgap import feedfiles
-from auditgap.adapters import cloudevents, kafka
+from auditgap.adapters import cloudevents, kafka, signing
 from auditgap.adapters.avro import Encoder
-from auditgap.bootstrap import schema_ids
+from auditgap.bootstrap import schema_ids, signer
 from auditgap.config import Settings
 from auditgap.core.inputs import SETTINGS_TYPE, Activity, Rejection, key_of, read_activity, read_settings
+from auditgap.core.observations import Observation, read_observation
 from auditgap.errors import BrokerError
 
 Tell = Callable[[str], None]
@@ -60,19 +61,28 @@ class Counts:
 
 
 class Publisher:
-    """Publishes activities; leaving the context waits for delivery. Raises BrokerError at construction.
+    """Publishes `activities`, `observations` or both; leaving the context waits for delivery.
+
+    Raises BrokerError at construction where a topic is not there, UsageError for a wrong key file. With a key, settings
+    events and observations are signed: of ordinary records a worker never looks at more than the headers.
 
     One delivery report in a thousand matters, so only failures are reported (`delivery.report.only.error`).
     """
 
-    def __init__(self, settings: Settings, tell: Tell) -> None:
+    def __init__(self, settings: Settings, tell: Tell, *, activities: bool = True, observations: bool = False) -> None:
         self.counts = Counts()
         self._tell = tell
         self._told_down = False
         self._topic = settings.topics.activity
+        self._observation_topic = settings.topics.observation
         self._servers = settings.kafka.bootstrap_servers
         config = kafka.client_config(settings.kafka)
-        self._find_topic(config)
+        self._signer = signer(settings)
+        self._find_topics(
+            config,
+            {"ACTIVITY": self._topic} if activities else {},
+            {"OBSERVATION": self._observation_topic} if observations else {},
+        )
         self._encoder = Encoder(schema_ids(settings))
         self._producer = Producer(
             {
@@ -93,14 +103,16 @@ class Publisher:
         )
         self._produce = self._producer.produce
 
-    def _find_topic(self, config: dict[str, Any]) -> None:
-        with kafka.translated(f"cannot publish to {self._topic}", self._servers):
+    def _find_topics(self, config: dict[str, Any], *wanted: dict[str, str]) -> None:
+        topics = {name: topic for each in wanted for name, topic in each.items()}
+        with kafka.translated(f"cannot publish to {' and '.join(topics.values())}", self._servers):
             known = AdminClient(config).list_topics(timeout=_ANSWER_SECONDS).topics
-        if self._topic not in known:
-            raise BrokerError(
-                f"Kafka at {self._servers} has no topic {self._topic}: run `auditgap topics apply` "
-                "(or set AUDITGAP_TOPICS__ACTIVITY)"
-            )
+        for name, topic in topics.items():
+            if topic not in known:
+                raise BrokerError(
+                    f"Kafka at {self._servers} has no topic {topic}: run `auditgap topics apply` "
+                    f"(or set AUDITGAP_TOPICS__{name})"
+                )
 
     def __enter__(self) -> Self:
         return self
@@ -134,22 +146,47 @@ class Publisher:
             try:
                 send(activity, (name, line, item) if len(raw) > _LARGE else None)
             except KafkaException as exception:
-                if exception.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise BrokerError(
-                        f"Kafka at {self._servers}: cannot publish: {kafka.explain(exception.args[0])}"
-                    ) from None
-                size = f"{len(raw):,} characters, the topic takes {_RECORD_BYTES:,} bytes"
-                self._refuse(f"{name}: {feedfiles.where(line, item)}: the record is too large ({size})", "too_large")
+                self._not_taken(exception, f"{name}: {feedfiles.where(line, item)}", len(raw))
+
+    def observed(self, name: str, source: feedfiles.Source) -> None:
+        """Publish every observation in a file; what cannot be read is told by line."""
+        for line, item, raw, record in feedfiles.read(source):
+            seen = record if isinstance(record, Rejection) else read_observation(record)
+            if isinstance(seen, Rejection):
+                self._refuse(f"{name}: {feedfiles.where(line, item)}: {seen.detail}", seen.reason)
+                continue
+            try:
+                self.observe(seen, (name, line, item) if len(raw) > _LARGE else None)
+            except KafkaException as exception:
+                self._not_taken(exception, f"{name}: {feedfiles.where(line, item)}", len(raw))
+
+    def _not_taken(self, exception: KafkaException, where: str, length: int) -> None:
+        if exception.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            raise BrokerError(f"Kafka at {self._servers}: cannot publish: {kafka.explain(exception.args[0])}") from None
+        size = f"{length:,} characters, the topic takes {_RECORD_BYTES:,} bytes"
+        self._refuse(f"{where}: the record is too large ({size})", "too_large")
 
     def send(self, activity: Activity, place: tuple[str, int, int] | None = None) -> None:
         """Hand one activity to the producer. Raises KafkaException where the producer refuses it."""
-        value = self._encoder.activity(activity)
-        key = key_of(activity.subject).encode()
-        headers = cloudevents.of_activity(activity)
+        subject, value, headers = activity.subject, self._encoder.activity(activity), cloudevents.of_activity(activity)
+        if self._signer is not None and activity.type == SETTINGS_TYPE:
+            headers += self._signer.headers(subject, value, signing.ACTIVITY)
+        self._put(self._topic, value, key_of(subject).encode(), headers, place)
+
+    def observe(self, seen: Observation, place: tuple[str, int, int] | None = None) -> None:
+        """Hand one observation to the producer. Raises KafkaException where the producer refuses it."""
+        subject, value, headers = seen.subject, self._encoder.observation(seen), cloudevents.of_observation(seen)
+        if self._signer is not None:
+            headers += self._signer.headers(subject, value, signing.OBSERVATION)
+        self._put(self._observation_topic, value, key_of(subject).encode(), headers, place)
+
+    def _put(
+        self, topic: str, value: bytes, key: bytes, headers: cloudevents.Headers, place: tuple[str, int, int] | None
+    ) -> None:
         report = None if place is None else partial(self._failed_at, place)
         while True:
             try:
-                self._produce(self._topic, value, key, headers=headers, on_delivery=report)  # type: ignore[arg-type]
+                self._produce(topic, value, key, headers=headers, on_delivery=report)  # type: ignore[arg-type]
             except BufferError:
                 self._producer.poll(0.1)
             else:

@@ -1,4 +1,4 @@
-"""`auditgap gaps` and `auditgap alerts`: the output topics, read as any subscriber would."""
+"""`auditgap gaps`, `auditgap alerts` and `auditgap status`: the output topics, read as any subscriber would."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,14 +6,14 @@ from auditgap.adapters import avro, kafka
 from auditgap.bootstrap import schema_ids
 from auditgap.config import Settings
 from auditgap.core.inputs import Rejection
-from auditgap.core.records import Alert, Gap
+from auditgap.core.records import Alert, Emission, Gap, Status
 from auditgap.entrypoints.show import by_opening
 
 Tell = Callable[[str], None]
 
 
 class Reader:
-    """Reads gaps and alerts; `unreadable` counts the records that are none, each told on a line of its own."""
+    """Reads gaps, alerts and statuses; `unreadable` counts what is none, each told on a line of its own."""
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self.unreadable = 0
@@ -44,6 +44,16 @@ class Reader:
         """Give the alerts there are, then those to come, for ever. Raises BrokerError."""
         return self._alerts(follow=True)
 
+    def statuses(self, organization: str | None = None) -> list[Status]:
+        """Give the latest status of each organization and feed, NO first, YES last. Raises BrokerError."""
+        latest: dict[str, Status] = {}
+        for status in self._records(self._settings.topics.status, "status", follow=False):
+            if isinstance(status, Status) and organization in (None, status.organization_id):
+                known = latest.get(status.subject)
+                if known is None or status.revision >= known.revision:
+                    latest[status.subject] = status
+        return sorted(latest.values(), key=lambda each: (each.audited, each.subject))
+
     def _gaps(self, topic: str) -> Iterator[Gap]:
         for gap in self._records(topic, "gap", follow=False):
             if isinstance(gap, Gap):
@@ -54,7 +64,7 @@ class Reader:
             if isinstance(alert, Alert):
                 yield alert
 
-    def _records(self, topic: str, name: str, *, follow: bool) -> Iterator[Gap | Alert]:
+    def _records(self, topic: str, name: str, *, follow: bool) -> Iterator[Emission]:
         for message in kafka.read_committed(self._settings, topic, follow=follow):
             try:
                 record = avro.decode_emission(self._ids, message.value() or b"", name)

@@ -10,7 +10,7 @@ import orjson
 
 from auditgap.core import times
 from auditgap.core.fold import EVENTS
-from auditgap.core.records import Alert, Emission, Gap, Severity, as_dict, as_json
+from auditgap.core.records import Alert, Emission, Gap, Severity, Status, as_dict, as_json
 
 WIDTH: Final = 100
 
@@ -20,6 +20,15 @@ _STATE_STYLE: Final[dict[str, dict[str, Any]]] = {
     "OPEN": {"fg": "red", "bold": True},
     "CLOSED": {"fg": "yellow", "bold": True},
 }
+_AUDITED_STYLE: Final[dict[str, dict[str, Any]]] = {
+    "NO": {"fg": "red", "bold": True},
+    "UNKNOWN": {"fg": "yellow", "bold": True},
+    "YES": {"fg": "green"},
+}
+
+STALE: Final = 3600 * times.SECOND
+"""A worker that runs says UNKNOWN long before the last proof is so old."""
+
 _SEVERITY_STYLE: Final[dict[Severity, dict[str, Any]]] = {
     Severity.CRITICAL: {"fg": "red", "bold": True},
     Severity.HIGH: {"fg": "red"},
@@ -159,6 +168,37 @@ def alert_lines(alert: Alert) -> list[str]:
         break_on_hyphens=False,
     )
     return [head, *sentence]
+
+
+def status_lines(status: Status, now: int) -> list[str]:
+    """Show a status as a line, and what it rests on below it. `now` tells how old its last proof is."""
+    subject = (
+        f"organization {status.organization_id}" if status.organization_id else f"feed {status.feed_id or 'default'}"
+    )
+    audited = click.style(f"{status.audited:<8}", **_AUDITED_STYLE.get(status.audited, {}))
+    since = "" if status.since is None else f" since {moment(status.since)}"
+    reason = status.reason.lower().replace("_", " ")
+    head = f"{audited} {click.style(clean(subject), bold=True)}  {clean(reason)}{since}"
+    rows = [f"last proof {moment(status.last_proof_at)}" if status.last_proof_at else "nothing was ever recorded"]
+    if status.last_observation_at:
+        rows.append(f"collector heard of {moment(status.last_observation_at)}")
+    if status.open_gap_id:
+        rows.append(f"gap {status.open_gap_id}")
+    elif status.evidence_id:
+        rows.append(f"by {clean(status.evidence_id)}")
+    if status.audited == "YES" and status.last_proof_at and now - status.last_proof_at > STALE:
+        rows.append("said long ago: is a worker running?")
+    return [head, f"         {'; '.join(rows)}"]
+
+
+def lines_of(emission: Emission, now: int) -> list[str]:
+    """Show a gap, an alert or a status."""
+    match emission:
+        case Gap():
+            return gap_lines(emission, now)
+        case Alert():
+            return alert_lines(emission)
+    return status_lines(emission, now)
 
 
 def by_opening(gap: Gap) -> tuple[int, str]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from auditgap import feedfiles
 
 STDIN: Final = "-"
+STDIN_NAME: Final = "standard input"
 
 
 class Sources:
@@ -62,7 +63,7 @@ class Sources:
             if path == STDIN:
                 if sys.stdin.isatty():
                     self.tell("reading records from the terminal; Ctrl-D ends them")
-                yield "standard input", _Measured(click.get_binary_stream("stdin"), self._progress, task)
+                yield STDIN_NAME, _Measured(click.get_binary_stream("stdin"), self._progress, task)
                 continue
             with ExitStack() as opened:
                 try:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditgap.adapters import avro
+from auditgap.adapters.job import NEVER_SKIPPED
 from auditgap.core.inputs import Activity, Actor
+from auditgap.core.triage import TRIAGE_TYPES
 
 IDS = avro.SchemaIds.bundled()
 ENCODER = avro.Encoder(IDS)
@@ -73,3 +75,8 @@ def test_half_of_a_surrogate_pair_is_refused() -> None:
     """Text that UTF-8 cannot hold is an error, not other text."""
     with pytest.raises(UnicodeEncodeError):
         ENCODER.activity(Activity("\ud800", "t", 0, None, None, None, Actor(), None, None, "{}"))
+
+
+def test_never_skipped() -> None:
+    """The worker decodes every type that triage reads, whatever its headers say."""
+    assert TRIAGE_TYPES <= NEVER_SKIPPED

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from auditgap.core import times
 from auditgap.core.inputs import SETTINGS_TYPE, Activity, read_activity
-from auditgap.core.intake import Outcome, take
+from auditgap.core.intake import Outcome, observe, take
 from auditgap.core.ledger import Ledger
+from auditgap.core.observations import Observation
 from auditgap.core.records import Alert, Emission, Gap
 from auditgap.core.shard import Shard
 
@@ -63,6 +64,23 @@ def setting(identifier: str, seconds: float, *, api: object = ..., logging: obje
     return read(record(identifier, seconds, SETTINGS_TYPE, **flags, **fields))
 
 
+def saw(identifier: str, kind: str, result: str, seconds: float, **fields: Any) -> Observation:
+    """Make an observation about org_1 by a call that took no time."""
+    moment = at(seconds)
+    shape = {"organization_id": "org_1", "feed_id": "feed_1", **fields}
+    return Observation(id=identifier, kind=kind, result=result, observed_at=moment, sent_at=moment, **shape)
+
+
+def caught_up(identifier: str, seconds: float, through: float) -> Observation:
+    """Say that all is on the topic up to a time."""
+    return saw(identifier, "caught_up", "complete", seconds, complete_through=at(through))
+
+
+def canary(identifier: str, result: str, called: float) -> Observation:
+    """Look, three minutes after a call, for its record."""
+    return saw(identifier, "canary", result, called + 180, called_at=at(called))
+
+
 def keep_changes(store: dict[str, bytes], changed: Ledger | Shard) -> None:
     """Write what changed of a ledger or shard as the compacted changelog would keep it."""
     for key, value in changed.changes():
@@ -90,6 +108,22 @@ class Run:
             self.outcomes.append(outcome)
             self.out += outcome.emissions
         return self.out[before:]
+
+    def observe(self, *observations: Observation, append: float | None = None) -> list[Emission]:
+        """Take observations in, each appended a second after it was made unless said; give what came out of them."""
+        before = len(self.out)
+        for seen in observations:
+            appended = seen.observed_at + SECOND if append is None else at(append)
+            outcome = observe(self.ledgers, seen, appended, appended + SECOND)
+            self.outcomes.append(outcome)
+            self.out += outcome.emissions
+        return self.out[before:]
+
+    def tick(self, seconds: float) -> list[Emission]:
+        """Let time go on to then, for all."""
+        out = [each for ledger in self.ledgers.values() for each in ledger.tick(at(seconds), at(seconds))]
+        self.out += out
+        return out
 
     def settle(self) -> list[Emission]:
         """Publish what activities changed."""

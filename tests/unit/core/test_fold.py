@@ -17,6 +17,7 @@ from auditgap.core.fold import (
 )
 from auditgap.core.observations import Observation
 from auditgap.core.times import SECOND
+from auditgap.core.track import CAUSES, CONFIRMED
 
 ON, OFF, BOTH_OFF = {"logging": True}, {"logging": False}, {"api": False, "logging": False}
 
@@ -44,13 +45,18 @@ def windows(*assertions: Assertion) -> list[Window]:
     return folded
 
 
+def cause_of(window: Window) -> str:
+    """Name what was off in a window."""
+    return CAUSES[CONFIRMED, frozenset(window.off_flags)]
+
+
 def spans(*assertions: Assertion) -> list[tuple[str, float | None, float | None]]:
     """Give cause, opening and close of each window, in seconds."""
 
     def seconds(moment: int | None) -> float | None:
         return None if moment is None else (moment - at(0)) / 1_000_000
 
-    return [(w.cause, seconds(w.opened_at), seconds(w.closed_at)) for w in windows(*assertions)]
+    return [(cause_of(w), seconds(w.opened_at), seconds(w.closed_at)) for w in windows(*assertions)]
 
 
 def test_nothing_said() -> None:
@@ -160,7 +166,7 @@ def test_an_exact_off_before_a_misdated_one() -> None:
 def test_a_misdated_off_of_the_other_flag() -> None:
     """A misdated "off" of the other flag within a window can move its earliest opening, not the certain one."""
     (window,) = windows(say("x", 1, api=True), say("a", 2, **OFF), misdated("m", 5, api=False))
-    assert (window.opened_at, window.opened_at_latest, window.cause) == (at(1), at(2), "BOTH_DISABLED")
+    assert (window.opened_at, window.opened_at_latest, cause_of(window)) == (at(1), at(2), "BOTH_DISABLED")
 
 
 def test_a_misdated_on_counts_for_nothing() -> None:
@@ -304,7 +310,7 @@ def test_an_api_found_on_does_not_close_logging() -> None:
     """An answer speaks of the API only: a window of the other flag stays, and the two are one window."""
     off = (say("off", 1000, **OFF), poll("p", 2000, on=False))
     (window,) = windows(*off, poll("q", 3000, on=True))
-    assert (window.cause, window.closing) == ("BOTH_DISABLED", None)
+    assert (cause_of(window), window.closing) == ("BOTH_DISABLED", None)
 
 
 def test_answers_of_a_feed_of_several() -> None:
@@ -356,3 +362,35 @@ def test_equal_observations_are_thinned_out(every: int) -> None:
     assert len(timeline.assertions) < 90
     (window,), (whole,) = timeline.windows, Timeline(all_of_them).windows
     assert bounds_of(window) == bounds_of(whole)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_polled_in_turn_is_thinned_out_too(seed: int) -> None:
+    """Polls, answers and canaries in turn, some late, among events: the windows stay as if nothing were thinned."""
+    rng = random.Random(seed)
+    switches = sorted(rng.sample(range(30_000), rng.randint(0, 6)))
+    arriving: list[tuple[float, Assertion]] = []
+    for n in range(400):
+        moment = n * 60 + rng.randint(0, 40)
+        on = sum(each <= moment for each in switches) % 2 == 0
+        kind = rng.choice(["settings_poll", "feed_answer", "canary"])
+        if kind != "canary" or on:
+            said = poll(f"p{n:03d}", moment, on=on, kind=kind, lasted=rng.choice([0, 0, 30]))
+            arriving.append((moment + (rng.randint(0, 3000) if rng.random() < 0.1 else 0), said))
+    for number, moment in enumerate(switches):
+        if rng.random() < 0.5:
+            arriving.append((moment + rng.randint(0, 2000), say(f"s{number}", moment, api=number % 2 == 1)))
+    timeline = Timeline()
+    thinned = 0
+    everything = [each for _, each in sorted(arriving, key=lambda each: (each[0], each[1].input_id))]
+    for each in everything:
+        if timeline.is_idle(each):
+            timeline.append(each)
+        else:
+            timeline.put([each])
+        thinned += len(timeline.thin(each))
+    whole = Timeline(everything).windows
+    assert [bounds_of(window) for window in timeline.windows] == [bounds_of(window) for window in whole]
+    again = Timeline(timeline.assertions).windows
+    assert [bounds_of(window) for window in again] == [bounds_of(window) for window in whole]
+    assert thinned > 100

@@ -21,15 +21,18 @@ from auditgap.core.triage import (
     REVIEW_TYPES,
     TRAIL_TYPES,
     Answer,
+    Entry,
     Finding,
     Inquiry,
+    Part,
     Query,
     Review,
     Shelf,
     Trail,
     identities_of,
     key_of,
-    keys_of,
+    parts_of,
+    review_entry,
 )
 
 HOUR = 3600
@@ -50,7 +53,12 @@ def failed(identifier: str = "failed", seconds: float = -60, **fields: Any) -> A
 
 def asked(*activities: Activity, actor: Actor = OWNER, known_from: int | None = LONG_AGO) -> Finding:
     """What is found about who switched the feed off at T0, once these activities are known."""
-    return Desk().take(*activities).open(Inquiry("inq", "feed_1", actor, T0, known_from)).finding()
+    return Desk(known_from).take(*activities).open(inquiry(actor)).finding()
+
+
+def inquiry(actor: Actor = OWNER) -> Inquiry:
+    """An inquiry into who switched the feed off at T0."""
+    return Inquiry("inq", "org_1", "feed_1", actor, T0)
 
 
 def ids(finding: Finding) -> list[str]:
@@ -85,26 +93,26 @@ def test_identities(actor: Actor, identities: tuple[str, ...]) -> None:
     assert identities_of(actor) == identities
 
 
-def test_keys_of() -> None:
+def test_parts() -> None:
     """An activity goes to all it is about: who did it, to whom, what it made; by address only what counts there."""
-    assert set(keys_of(failed(actor={**STRANGER, "ip_address": "198.51.100.9"}))) == keys(
+    assert set(parts_of(failed(actor={**STRANGER, "ip_address": "198.51.100.9"}))) == keys(
         "email:owner@example.com", "address:198.51.100.9"
     )
-    assert set(keys_of(act("k", 0, kind="admin_api_key_created", admin_api_key_id="admin_api_key_7"))) == keys(
+    assert set(parts_of(act("k", 0, kind="admin_api_key_created", admin_api_key_id="admin_api_key_7"))) == keys(
         "user:user_owner", "email:owner@example.com", "key:7"
     )
     role = act("r", 0, kind="claude_user_role_updated", user_id="user_other", user_email="other@example.com")
-    assert set(keys_of(role)) == keys(
+    assert set(parts_of(role)) == keys(
         "user:user_owner", "email:owner@example.com", "user:user_other", "email:other@example.com"
     )
     group = act("g", 0, kind="group_member_added", member_ids=["user_a", 7, None, "user_b"], actor=KEY)
-    assert set(keys_of(group)) == keys("key:7", "user:user_a", "user:user_b")
+    assert set(parts_of(group)) == keys("key:7", "user:user_a", "user:user_b")
 
 
 def test_most_have_no_key() -> None:
     """Ordinary activities, the switch itself, and what counts in a review only are sent nowhere."""
     silent = [act("a", 0), setting("off", 0, api=False), act("s", 0, kind="claude_project_sharing_updated")]
-    assert [keys_of(each) for each in silent] == [(), (), ()]
+    assert [parts_of(each) for each in silent] == [{}, {}, {}]
     assert silent[2].type in REVIEW_TYPES - TRAIL_TYPES
 
 
@@ -162,26 +170,23 @@ def test_not_checked(actor: Actor, known_from: int | None, why: str) -> None:
 
 def test_before_the_answers() -> None:
     """Until the trails have answered nothing is checked; an inquiry does not ask twice."""
-    inquiry = Inquiry("inq", "feed_1", OWNER, T0, LONG_AGO)
-    assert {query.key for query in inquiry.begin()} == keys(*identities_of(OWNER))
-    assert inquiry.begin() == []
-    assert inquiry.pending
-    finding = inquiry.news()
-    assert finding is not None
+    opened = inquiry()
+    assert {query.key for query in opened.begin()} == keys(*identities_of(OWNER))
+    assert opened.begin() == []
+    assert opened.pending
+    finding = opened.finding(LONG_AGO)
     assert (finding.verdict, finding.unchecked) == (NOT_CHECKED, ("not all answers are in yet",))
-    assert inquiry.news() is None
 
 
 def test_revisions() -> None:
     """An answer that changes is told as a revision; a repeat, and what lies outside the look-back, is not."""
-    desk = Desk().open(Inquiry("inq", "feed_1", OWNER, T0, LONG_AGO))
+    desk = Desk(LONG_AGO).open(inquiry())
     assert [each.verdict for each in desk.told][-1] == NONE_IN_RECORD
     told = len(desk.told)
     desk.take(failed(), failed(), failed("early", -2 * DAY), act("chat", 0))
     assert [each.verdict for each in desk.told[told:]] == [FOUND]
     desk.take(failed("again", 30))
     assert ids(desk.told[-1]) == ["failed", "again"]
-    assert desk.inquiries["inq"].revision == len(desk.told)
 
 
 @pytest.mark.parametrize("category", [each for each in CATEGORIES.values() if each.before is not None])
@@ -281,7 +286,7 @@ def test_a_flood_is_not_silence() -> None:
 
 def test_a_flood_takes_nothing_back() -> None:
     """What an inquiry was told stays with it, whatever a trail drops later."""
-    desk = Desk().open(Inquiry("inq", "feed_1", OWNER, T0, LONG_AGO)).take(failed())
+    desk = Desk(LONG_AGO).open(inquiry()).take(failed())
     desk.take(*(failed(f"f{n}", 2 * HOUR + n) for n in range(2 * KEPT)))
     assert (desk.finding().verdict, ids(desk.finding())) == (FOUND, ["failed"])
 
@@ -291,12 +296,13 @@ def test_memory_is_bounded() -> None:
     key = key_of("feed_1", "email:owner@example.com")
     trail = Trail(key)
     for n in range(2000):
-        trail.take(failed(f"f{n}", n))
-        trail.take(act(f"u{n}", n, kind="sso_login_succeeded", actor={**STRANGER, "user_id": f"user_{n}"}))
-        trail.ask(Query(at(n), f"inq_{n}", key))
+        trail.take(parts_of(failed(f"f{n}", n))[key])
+        signed_in = act(f"u{n}", n, kind="sso_login_succeeded", actor={**STRANGER, "user_id": f"user_{n}"})
+        trail.take(parts_of(signed_in)[key])
+        trail.ask(Query(at(n), f"inq_{n}", key, "org_1"))
     assert [len(shelf.entries) for shelf in trail.shelves.values()] == [KEPT]
     assert (len(trail.links), len(trail.queries)) == (LINKS, QUERIES)
-    trail.take(failed("late", KEPT_FOR // SECOND + 5000))
+    trail.take(parts_of(failed("late", KEPT_FOR // SECOND + 5000))[key])
     assert [each.id for each in trail.shelves["sign_in"].entries] == ["late"]
     assert len(json.dumps(trail.to_dict())) < 20_000
 
@@ -305,10 +311,10 @@ def test_expiry() -> None:
     """A trail can be forgotten once neither its records nor its queries can matter."""
     key = key_of("feed_1", "email:owner@example.com")
     trail = Trail(key)
-    trail.take(failed("f", 0))
+    trail.take(parts_of(failed("f", 0))[key])
     assert not trail.expired(T0 + KEPT_FOR)
     assert trail.expired(T0 + KEPT_FOR + 1)
-    trail.ask(Query(at(DAY), "inq", key))
+    trail.ask(Query(at(DAY), "inq", key, "org_1"))
     assert not trail.expired(T0 + KEPT_FOR + 1)
     assert Trail(key).expired(T0)
 
@@ -324,15 +330,23 @@ def test_a_shelf() -> None:
     assert ([each.at for each in shelf.entries], shelf.floor and shelf.floor.at) == ([3], 2)
 
 
+def test_what_was_forgotten() -> None:
+    """A trail that began after others were forgotten does not take what it never saw for nothing."""
+    key = key_of("feed_1", "user:user_owner")
+    for forgotten, lost in ((at(-30 * DAY) - 1, ()), (at(-30 * DAY), ("role", "owner", "credential"))):
+        trail = Trail(key, forgotten)
+        assert trail.ask(Query(T0, "inq", key, "org_1")).lost == lost
+        assert Trail.from_dict(trail.to_dict()).forgotten == forgotten
+
+
 def test_what_is_not_for_it() -> None:
-    """Activities of other keys, answers to others, and broken originals change nothing."""
+    """Answers to others, and indicators that only another version knows, change nothing."""
     trail = Trail(key_of("feed_1", "user:user_nobody"))
-    state = trail.to_dict()
-    assert trail.take(failed()) == []
-    assert trail.to_dict() == state
-    inquiry = Inquiry("inq", "feed_1", OWNER, T0, LONG_AGO)
-    assert inquiry.take(Answer(Query(T0, "another", trail.key))) == []
-    assert inquiry.heard == {}
+    trail.take(Part(at(0), Entry(at(0), "x", "made_up", "org_1", "")))
+    assert trail.shelves == {}
+    opened = inquiry()
+    assert opened.take(Answer(Query(T0, "another", trail.key, "org_1"))) == []
+    assert opened.heard == {}
 
 
 # --- the review -------------------------------------------------------------------------------------------------------
@@ -340,10 +354,16 @@ def test_what_is_not_for_it() -> None:
 
 def reviewed(*activities: Activity) -> Review:
     """The review of org_1 after a close at T0."""
-    review = Review("org_1", T0)
+    review = Review(T0)
     for activity in activities:
-        review.take(activity)
+        take(review, activity)
     return review
+
+
+def take(review: Review, activity: Activity) -> bool:
+    """Let a review take an activity in, if that tells a review anything."""
+    entry = review_entry(activity)
+    return entry is not None and review.take(entry)
 
 
 def test_review() -> None:
@@ -361,7 +381,10 @@ def test_review() -> None:
         ("sharing", 1, "share", "share"),
     ]
     assert content.actors == ("user:user_owner", "user:user_other")
-    assert content.summary == "in the 24 hours after the close: credentials created or widened: 2, sharing: 1"
+    assert content.summary == (
+        "in the 24 hours after the close: credentials created or widened: 2, sharing: 1; by user:user_owner, "
+        "user:user_other"
+    )
 
 
 @pytest.mark.parametrize(
@@ -371,7 +394,6 @@ def test_review() -> None:
         (act("x", DAY, kind="org_data_export_started"), True),
         (act("x", -0.000001, kind="org_data_export_started"), False),
         (act("x", DAY + 0.000001, kind="org_data_export_started"), False),
-        (act("x", 1, kind="org_data_export_started", organization_id="org_2"), False),
         (act("x", 1, kind="org_data_export_started", organization_id=None), False),
         (act("x", 1, kind="sso_login_failed"), False),
         (act("x", 1), False),
@@ -379,18 +401,18 @@ def test_review() -> None:
 )
 def test_what_a_review_counts(activity: Activity, counts: bool) -> None:
     """It counts the organization's own indicators from the close to 24 hours after it, of categories for review."""
-    review = Review("org_1", T0)
-    assert (review.take(activity) is not None) is counts
+    review = Review(T0)
+    assert take(review, activity) is counts
     assert (review.content() is not None) is counts
 
 
 def test_a_review_tells_changes() -> None:
     """A repeat is not told again."""
-    review = Review("org_1", T0)
+    review = Review(T0)
     export = act("x", 5, kind="org_data_export_started")
-    assert review.take(export) is not None
-    assert review.take(export) is None
-    assert review.take(act("y", 4, kind="org_data_export_started")) is not None
+    assert take(review, export)
+    assert not take(review, export)
+    assert take(review, act("y", 4, kind="org_data_export_started"))
 
 
 def test_a_review_is_bounded() -> None:
@@ -408,4 +430,6 @@ def test_a_review_is_bounded() -> None:
     assert content.actors == tuple(f"user:user_{n:03}" for n in range(ACTORS))
     assert content.more_actors
     assert "or more" in content.summary
+    assert content.summary.endswith(f"by user:user_000, user:user_001, user:user_002 and {ACTORS - 3} or more others")
+    assert not review.whole
     assert len(json.dumps(review.to_dict())) < 12_000

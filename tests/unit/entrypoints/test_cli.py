@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 
 import auditgap
 from auditgap.adapters import kafka
+from auditgap.adapters.signing import read_trusted
 from auditgap.core.inputs import SETTINGS_TYPE
 from auditgap.core.policy import Rules
-from auditgap.core.records import Alert, Gap
+from auditgap.core.records import Alert, Gap, Status
 from auditgap.core.times import SECOND, parse, text_of
 from auditgap.entrypoints import show
 from auditgap.entrypoints.cli import cli
@@ -116,7 +117,19 @@ def test_wrong_use_is_2(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "broker", "topics apply", "policy check", "policy apply", "publish", "worker", "gaps", "alerts"],
+    [
+        "",
+        "demo",
+        "broker",
+        "topics apply",
+        "policy check",
+        "policy apply",
+        "publish",
+        "worker",
+        "gaps",
+        "alerts",
+        "status",
+    ],
 )
 def test_help_is_data(command: str) -> None:
     """Every command explains itself on stdout, with status 0."""
@@ -130,7 +143,7 @@ def test_help_lists_every_command_with_a_whole_sentence() -> None:
     """The list of commands fits a terminal of 80 columns without being cut."""
     text = run("--help").stdout
     assert "..." not in text.partition("Commands:")[2]
-    for command in ("demo", "broker", "topics", "policy", "publish", "worker", "gaps", "alerts", "backtest"):
+    for command in ("demo", "broker", "topics", "policy", "publish", "worker", "gaps", "alerts", "status", "backtest"):
         assert f"\n  {command} " in text
 
 
@@ -249,7 +262,7 @@ def test_backtest_json_is_one_object_under_the_schemas_field_names() -> None:
     assert status == 1
     counts = {name: answer[name] for name in ("records", "duplicates", "rejected", "organizations")}
     assert counts == {"records": 4004, "duplicates": 0, "rejected": 0, "organizations": 2}
-    assert list(answer) == ["records", "duplicates", "rejected", "organizations", "gaps", "alerts"]
+    assert list(answer) == ["records", "duplicates", "rejected", "organizations", "gaps", "alerts", "status"]
     (gap,) = answer["gaps"]
     assert gap.keys() == set(Gap.__dataclass_fields__)
     assert {name: gap[name] for name in ("state", "cause", "opened_at", "closed_at", "duration_seconds")} == {
@@ -264,6 +277,8 @@ def test_backtest_json_is_one_object_under_the_schemas_field_names() -> None:
         ("logging_restored", "INFORMATIONAL", "RESOLVED"),
     ]
     assert all(alert.keys() == set(Alert.__dataclass_fields__) for alert in answer["alerts"])
+    assert all(each.keys() == set(Status.__dataclass_fields__) for each in answer["status"])
+    assert {(each["audited"], each["reason"]) for each in answer["status"]} == {("UNKNOWN", "PROOF_TOO_OLD")}
 
 
 def pages(records: list[dict[str, Any]]) -> str:
@@ -409,10 +424,11 @@ def test_backtest_history_gives_every_revision_as_it_arrives() -> None:
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     revisions: dict[str, list[int]] = {}
     for line in lines:
-        revisions.setdefault(line.get("alert_id") or line["gap_id"], []).append(line["revision"])
-    assert len(revisions) == 3
+        name = line.get("alert_id") or line.get("gap_id") or line["organization_id"]
+        revisions.setdefault(name, []).append(line["revision"])
+    assert len(revisions) == 5
     assert all(found == list(range(1, len(found) + 1)) for found in revisions.values())
-    gaps = [line for line in lines if "alert_id" not in line]
+    gaps = [line for line in lines if "cause" in line]
     assert gaps[0]["state"] == "OPEN"
     assert gaps[-1]["first_activity_id"] == "activity_03000"
     assert result.exit_code == 1
@@ -504,3 +520,69 @@ def test_a_policy_needs_an_author(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "--author" in result.stderr
     assert run("policy", "apply", str(file), "--author", "a\nb").exit_code == 2
+
+
+def test_backtest_takes_an_operators_word(tmp_path: Path) -> None:
+    """What an operator states is exact, and its bracket is too, however much was recorded since."""
+    said = {"kind": "operator", "organization_id": "org_1", "observed_at": "2026-11-23T20:00:00Z"}
+    said |= {"author": "jane@example.com", "message": "read in the console"}
+    lines: list[dict[str, Any]] = [
+        {**said, "result": "off", "effective_at": "2026-11-23T12:01:40.05Z"},
+        {**said, "result": "on", "effective_at": "2026-11-23T12:01:41.05Z"},
+        {**said, "result": "on", "effective_at": "2026-11-23T12:01:41Z", "author": None},
+    ]
+    (tmp_path / "seen.ndjson").write_text(ndjson(lines))
+    content = ndjson([activity(number, number / 10) for number in range(2000)])
+    result = run("backtest", "-", "--json", "--observations", str(tmp_path / "seen.ndjson"), stdin=content)
+    answer = json.loads(result.stdout)
+    (gap,) = answer["gaps"]
+    assert (gap["opened_by_kind"], gap["opened_actor_id"], gap["state"]) == ("operator", "jane@example.com", "CLOSED")
+    assert (gap["last_activity_id"], gap["first_activity_id"]) == ("activity_01000", "activity_01011")
+    assert (gap["bracket_exact"], gap["activity_inside_count"]) == (True, 10)
+    assert {each["kind"] for each in answer["alerts"]} == {"logging_disabled", "logging_restored"}
+    assert "line 3: a statement of an operator needs author" in result.stderr
+
+
+# --- keys and statements ----------------------------------------------------------------------------------------------
+
+
+def test_keys_generate(tmp_path: Path) -> None:
+    """A new key's line is the output, ready for the file of trusted keys; a second one does not overwrite it."""
+    path = tmp_path / "key.pem"
+    result = run("keys", "generate", str(path))
+    assert result.exit_code == 0
+    (line,) = result.stdout.splitlines()
+    (tmp_path / "trusted").write_text(result.stdout)
+    assert list(read_trusted(tmp_path / "trusted")) == [line.split()[0]]
+    assert f"private key {line.split()[0]} is in {path}" in result.stderr
+    again = run("keys", "generate", str(path))
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert "never overwritten" in again.stderr
+
+
+STATED = {"--organization": "org_1", "--at": "2026-11-01T12:00:00Z", "--author": "jane@example.com", "--reason": "seen"}
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"--organization": None}, "takes either --organization or --feed"),
+        ({"--feed": "feed_1"}, "takes either --organization or --feed"),
+        ({"--at": "yesterday"}, "--at takes a time with a zone"),
+        ({"--at": "2026-11-01T12:00:00"}, "--at takes a time with a zone"),
+        ({"--at": "9998-01-01T00:00:00Z"}, "that cannot be stated"),
+        ({"--at": "1999-01-01T00:00:00Z"}, "before any feed existed"),
+        ({"--author": ""}, "--author takes 1 to 500 printable characters"),
+        ({"--reason": "a\nb"}, "--reason takes 1 to 2,000 printable characters"),
+        ({"--organization": "feed/x"}, "organization_id is not an id"),
+        ({"--author": None}, "Missing option '--author'"),
+        ({"--reason": None}, "Missing option '--reason'"),
+    ],
+    ids=str,
+)
+def test_statements_that_cannot_be_made(options: dict[str, str | None], fault: str) -> None:
+    """What a worker would refuse is wrong use already here, before any broker is asked."""
+    given = {name: value for name, value in {**STATED, **options}.items() if value is not None}
+    result = run("assert", "off", *(word for pair in given.items() for word in pair))
+    assert result.exit_code == 2
+    assert fault in result.stderr
