@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from auditgap.core.fold import Timeline
+from auditgap.core.fold import Timeline, Window
 from auditgap.core.recent import Runs
 
 PROVEN: Final = "PROVEN"
@@ -36,11 +36,16 @@ class Span:
 
 
 def spans(
-    timeline: Timeline, proofs: Runs, until: int, doubts: Iterable[tuple[int | None, int | None]] = ()
+    timeline: Timeline,
+    proofs: Runs,
+    until: int,
+    doubts: Iterable[tuple[int | None, int | None]] = (),
+    inherited: Iterable[Window] = (),
 ) -> list[Span]:
     """Say what is known of a subject, from its first proof or window to `until`, in order and without a hole.
 
-    `doubts` are stretches in which nobody could see, None where a bound is not known.
+    `doubts` are stretches in which nobody could see, None where a bound is not known; `inherited` the windows of its
+    parent and feeds, as long as it was a member.
     """
     changes: list[tuple[int, str, int]] = []
 
@@ -54,7 +59,7 @@ def spans(
     for (_, last), (first, _) in pairwise(runs):
         put(INFERRED, last, first)
     begin = min([until, *(run[0] for run in runs)])
-    for window in timeline.windows:
+    for window in sorted([*timeline.windows, *inherited], key=lambda each: each.opened_at_latest):
         opened = begin if window.opened_at is None else window.opened_at
         closed = until if window.closed_at is None else window.closed_at
         certain = until if window.closed_at_earliest is None else window.closed_at_earliest

@@ -132,7 +132,8 @@ class Desk:
 
     def follow(self, ledger: Ledger, emissions: Iterable[Emission]) -> None:
         """Let inquiries and reviews follow the gaps that were published."""
-        gaps = [each for each in emissions if isinstance(each, Gap)]
+        # An inherited gap has no alerts: those of the parent or feed speak for all its members.
+        gaps = [each for each in emissions if isinstance(each, Gap) and each.inherited_from is None]
         if gaps:
             folder = self._folder(ledger.subject)
             folder.untold |= folder.inquiries.keys()

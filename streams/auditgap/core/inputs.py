@@ -17,6 +17,9 @@ ACCESS_TRANSPARENCY_TYPES: Final = frozenset({"anthropic_access", "cmek_preserve
 
 FEED_SUBJECT_PREFIX: Final = "feed/"
 
+PARENT_SUBJECT_PREFIX: Final = "parent/"
+"""A parent that is no organization of a feed itself: its records name it by an id that no activity carries."""
+
 DEFAULT_FEED: Final = "default"
 """What stands in the subject of a record that names neither organization nor feed."""
 
@@ -39,6 +42,7 @@ REASONS: Final = {
     "settings_unreadable": "a settings event whose id, flags or time cannot be understood",
     "quarantined": "the worker died on this record twice",
     "policy_refused": "a version of a policy that is not the next one, or cannot be used",
+    "topology_refused": "a version of the topology that is not the next one, or cannot be used",
 }
 """Why an input is refused: the word in headers and metrics, and what it means."""
 
@@ -109,13 +113,27 @@ class Activity:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def subject_of(organization_id: str | None, feed_id: str | None) -> str:
+def subject_of(organization_id: str | None, feed_id: str | None, parent_id: str | None = None) -> str:
     """Name what a record is folded under; also its CloudEvents subject."""
-    return organization_id if organization_id is not None else f"{FEED_SUBJECT_PREFIX}{feed_id or DEFAULT_FEED}"
+    if organization_id is not None:
+        return organization_id
+    if parent_id is not None:
+        return f"{PARENT_SUBJECT_PREFIX}{parent_id}"
+    return f"{FEED_SUBJECT_PREFIX}{feed_id or DEFAULT_FEED}"
+
+
+def organization_of(subject: str) -> str | None:
+    """Give the organization that a subject is, None for a feed or a parent."""
+    return None if subject.startswith((FEED_SUBJECT_PREFIX, PARENT_SUBJECT_PREFIX)) else subject
+
+
+def parent_of(subject: str) -> str | None:
+    """Give the id of the parent that a subject is, None for an organization or a feed."""
+    return subject.removeprefix(PARENT_SUBJECT_PREFIX) if subject.startswith(PARENT_SUBJECT_PREFIX) else None
 
 
 def key_of(subject: str) -> str:
-    """Name the record key of a subject: the organization's id, or the feed's."""
+    """Name the record key of a subject: the organization's or the feed's id, or the subject of a parent."""
     return subject.removeprefix(FEED_SUBJECT_PREFIX)
 
 
@@ -204,7 +222,7 @@ def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | R
 
 def is_organization(value: object) -> bool:
     """Whether a value can be an organization's id."""
-    return isinstance(value, str) and 0 < len(value) <= 255 and not value.startswith(FEED_SUBJECT_PREFIX)
+    return isinstance(value, str) and 0 < len(value) <= 255 and organization_of(value) is not None
 
 
 def shown(value: object) -> str:

@@ -71,13 +71,15 @@ def take(
     *,
     trusted: bool = True,
     fault: str | None = None,
+    organization_id: str | None = None,
 ) -> Outcome:
     """Take in one activity, appended at `append_time`; revisions that follow are stamped `produced_at`.
 
     Both times are microseconds. What has to be published is in the outcome, alerts first. The "on" of a settings event
     that is not `trusted` counts for nothing; `fault` is what is wrong with its signature, None where it has none.
+    `organization_id` is given for one that names its organization by uuid only.
     """
-    ledger = ledger_of(ledgers, activity.subject)
+    ledger = ledger_of(ledgers, organization_id or activity.subject)
     outcome = _taken(ledger, activity, append_time, produced_at, trusted=trusted)
     if fault is None and (trusted or outcome.rejection or True not in (activity.api_enabled, activity.logging_enabled)):
         return outcome

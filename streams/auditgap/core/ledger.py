@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from typing import Any, Final
 
-from auditgap.core import fold, times
+from auditgap.core import fold, inheritance, times
 from auditgap.core.alerts import KINDS
 from auditgap.core.coverage import Span, spans
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
+from auditgap.core.inheritance import Inherited
 from auditgap.core.inputs import (
     DEFAULT_FEED,
     FEED_SUBJECT_PREFIX,
@@ -26,6 +27,8 @@ from auditgap.core.inputs import (
     Actor,
     Rejection,
     admit,
+    organization_of,
+    parent_of,
 )
 from auditgap.core.observations import Observation
 from auditgap.core.policy import (
@@ -57,6 +60,7 @@ from auditgap.core.records import (
 )
 from auditgap.core.status import YES, Facts
 from auditgap.core.status import verdict as status_verdict
+from auditgap.core.topology import Stretch
 from auditgap.core.track import (
     CAUSES,
     CONFIRMED,
@@ -93,6 +97,9 @@ REFRESH: Final = 5 * 60 * times.SECOND
 """How far the last proof may move on before a status is published again that says nothing else."""
 
 HOUR: Final = 3600 * times.SECOND
+
+MOST_NAMED: Final = 100
+"""How many members a sentence names; their gaps, of the same incident, name them all."""
 
 ALERT_OF_REASON: Final = {
     "settings_unreadable": "settings_change_unreadable",
@@ -154,6 +161,10 @@ class Ledger:
     `assertions` is by input id, then by content; `windows` and `brackets` hold the windows that stand now, `gaps` and
     `alerts` the latest revision of all that was ever published. Persisting (`changes`, `restore`) is by small records
     under keys of their own.
+
+    `members` are those of a parent or feed, and when; `news` names its gaps of which they are to be told. `inherited`
+    is what a member was told, by the gap it is about; `heirs` are the standing gaps that it made of it, among
+    `windows` too.
     """
 
     __slots__ = (
@@ -161,7 +172,11 @@ class Ledger:
         "brackets",
         "clock",
         "gaps",
+        "heirs",
+        "inherited",
         "known",
+        "members",
+        "news",
         "open",
         "policies",
         "previous_digest",
@@ -190,6 +205,10 @@ class Ledger:
         self.brackets: dict[str, Bracket] = {}
         self.gaps: dict[str, Gap] = {}
         self.alerts: dict[str, Alert] = {}
+        self.members: dict[str, tuple[Stretch, ...]] = {}
+        self.news: set[str] = set()
+        self.inherited: dict[str, Inherited] = {}
+        self.heirs: dict[str, str] = {}
         self.stale: set[str] = set()
         self.replaced: dict[str, str | None] = {}
         self.open: set[str] = set()
@@ -203,8 +222,8 @@ class Ledger:
 
     @property
     def organization_id(self) -> str | None:
-        """The organization, None where the subject is a feed."""
-        return None if self.subject.startswith(FEED_SUBJECT_PREFIX) else self.subject
+        """The organization, None where the subject is a feed or a parent."""
+        return organization_of(self.subject)
 
     @property
     def timeline(self) -> Timeline:
@@ -402,7 +421,7 @@ class Ledger:
         rules = rules_at(self.policies, clock)
         out: list[Emission] = []
         if not rules.decommissioned:
-            for gap_id in sorted(self.open):
+            for gap_id in self._paged():
                 out += self._escalated(self.gaps[gap_id], rules, produced_at)
             out += self._stalled(rules, produced_at)
             for gap, _ in list(self._planned()):
@@ -412,7 +431,7 @@ class Ledger:
     def due(self) -> int | None:
         """Give when the next tick matters, None where nothing waits for time."""
         rules = rules_at(self.policies, self.clock)
-        waits = [self._opened(self.gaps[gap_id]) for gap_id in self.open]
+        waits = [self._opened(self.gaps[gap_id]) for gap_id in self._paged()]
         if self.watched.seen_at:
             waits.append(self.watched.seen_at + (0 if self.watched.stalled else SILENT))
         moments = [_next(since, self.clock, rules) for since in waits]
@@ -423,12 +442,16 @@ class Ledger:
         moments += [planned.end + 1 for _, planned in self._planned() if planned.end >= self.clock]
         return min(moments, default=None)
 
+    def _paged(self) -> list[str]:
+        """Name the open gaps that are told of here: an inherited one is told of where it comes from."""
+        return sorted(gap_id for gap_id in self.open if self.gaps[gap_id].inherited_from is None)
+
     def _opened(self, gap: Gap) -> int:
         return gap.first_evidence_at if gap.opened_at_latest is None else gap.opened_at_latest
 
     def _planned(self) -> Iterator[tuple[Gap, ChangeWindow]]:
         """Give the open gaps that lie in a change window."""
-        for gap_id in sorted(self.open):
+        for gap_id in self._paged():
             window, gap = self.windows.get(gap_id), self.gaps[gap_id]
             if window is not None and gap.change_window_id is not None:
                 actor = window.opening.actor
@@ -506,6 +529,7 @@ class Ledger:
         new = Status(
             organization_id=self.organization_id,
             feed_id=self._own_feed,
+            parent_id=parent_of(self.subject),
             revision=before.revision if before else 0,
             produced_at=before.produced_at if before else 0,
             audited=told.audited,
@@ -543,7 +567,38 @@ class Ledger:
         ]
         proofs = self.recent.proofs()
         doubts += [doubt for each in self.watched.unreadable for doubt in proofs.around(each)]
-        return spans(self.timeline, proofs, until, doubts)
+        return spans(self.timeline, proofs, until, doubts, [self.windows[gap_id] for gap_id in self.heirs])
+
+    def lead(self, members: dict[str, tuple[Stretch, ...]], produced_at: int) -> list[Emission]:
+        """Take these members of a parent or feed; the alerts that name them follow."""
+        self.members = members
+        standing = [gap for gap_id in self.windows if (gap := self.gaps.get(gap_id)) is not None]
+        return [alert for gap in standing for alert in self._alerts_of(None, gap, None, produced_at)]
+
+    def inherit(self, told: Inherited, produced_at: int) -> list[Emission] | None:
+        """Take in what a parent or feed says of one of its gaps; None where as much or more is known."""
+        known = self.inherited.get(told.source)
+        if known is not None and told.revision <= known.revision:
+            return None
+        self.inherited[told.source] = told
+        self.touched.add(("i", told.source))
+        before = {gap_id: self.windows[gap_id] for gap_id, source in self.heirs.items() if source == told.source}
+        after = told.windows(self.subject)
+        entries = self.recent.entries()
+        around = [(window, self.brackets[gap_id]) for gap_id, window in before.items()]
+        for gap_id in before.keys() - after.keys():
+            del self.windows[gap_id], self.brackets[gap_id], self.heirs[gap_id]
+        for gap_id, window in after.items():
+            was = before.get(gap_id)
+            if was is None or (_start(was), _end(was)) != (_start(window), _end(window)):
+                self.brackets[gap_id] = self._look_around(window, entries, around)
+            self.windows[gap_id] = window
+            self.heirs[gap_id] = told.source
+        # Those whose place it takes name its gap.
+        replaced = [source for source, each in self.inherited.items() if each.successor == told.source]
+        named = [gap_id for gap_id, gap in self.gaps.items() if gap.inherited_from in replaced]
+        self.stale |= {*before, *after, *named} & (self.windows.keys() | self.gaps.keys())
+        return self._publish(produced_at)
 
     # --- the fold and what follows ----------------------------------------------------------------------------------
 
@@ -604,6 +659,7 @@ class Ledger:
         for window in self.timeline.windows:
             yield self._gap_id(window), window
         yield from self._suspicions()
+        yield from ((gap_id, self.windows[gap_id]) for gap_id in self.heirs)
 
     def _gap_id(self, window: Window) -> str:
         if not window.gap_id:
@@ -662,7 +718,7 @@ class Ledger:
         for track in (self.known, self.suspected):
             if track.around:
                 self._changed(track, track.prove(entry))
-        if self.timeline.vague or self.suspected.timeline.windows:
+        if self.timeline.vague or self.suspected.timeline.windows or self.heirs:
             self._improve_each(entry, moment)
             return
         windows = self.timeline.windows
@@ -729,7 +785,7 @@ class Ledger:
         if any(around.after is None for around in arounds):
             self.watermark = ALL
             return
-        simple = not self.timeline.vague and not self.suspected.timeline.windows
+        simple = not (self.timeline.vague or self.suspected.timeline.windows or self.heirs)
         for window in reversed(self.timeline.windows) if simple else [window for _, window in self._standing()]:
             bracket = self.brackets[self._gap_id(window)]
             if window.closed_at is None or (bracket.first is None and bracket.first_exact):
@@ -749,7 +805,9 @@ class Ledger:
         for gap_id in sorted(self.stale):
             window, published = self.windows.get(gap_id), self.gaps.get(gap_id)
             if window is not None:
-                draft = self._render(gap_id, window, published)
+                draft = self._draft(gap_id, window, published)
+            elif (source := self.gaps[gap_id].inherited_from) is not None:
+                draft = self.inherited[source].without(self.gaps[gap_id], self.inherited)
             else:
                 draft = replace(self.gaps[gap_id], state="SUPERSEDED", superseded_by=self.replaced[gap_id])
             # What is explained when it is first seen was never a gap of its own.
@@ -759,6 +817,9 @@ class Ledger:
             elif draft != published:
                 drafts.append((published, draft))
         gaps = [(published, self._stamp(draft, produced_at)) for published, draft in drafts]
+        if self.members:
+            changed = (gap for was, gap in gaps if inheritance.facts(was) != inheritance.facts(gap))
+            self.news.update(gap.gap_id for gap in changed if gap.inherited_from is None)
         alerts = [alert for published, gap in gaps for alert in self._alerts_of(published, gap, also, produced_at)]
         if also is not None:
             alerts += self._alerts_of_assertion(also, produced_at)
@@ -782,6 +843,12 @@ class Ledger:
         self.touched.update((("g", gap.gap_id), ("h", "")))
         return gap
 
+    def _draft(self, gap_id: str, window: Window, published: Gap | None) -> Gap:
+        """Write a window as a gap, an inherited one with what is its parent's."""
+        gap = self._render(gap_id, window, published)
+        source = self.heirs.get(gap_id)
+        return gap if source is None else self.inherited[source].onto(gap, window)
+
     def _render(self, gap_id: str, window: Window, published: Gap | None) -> Gap:
         """Write a window and its bracket as a gap; what never changes, and the stamps, come from `published`."""
         opening, closing, bracket = window.opening, window.closing, self.brackets[gap_id]
@@ -804,6 +871,7 @@ class Ledger:
             revision=published.revision if published else 0,
             organization_id=self.organization_id,
             feed_id=opening.feed_id,
+            parent_id=parent_of(self.subject),
             first_evidence_at=opening.append_time,
             produced_at=published.produced_at if published else 0,
             superseded_by=None if holder is None else self._gap_id(holder),
@@ -878,6 +946,8 @@ class Ledger:
 
     def _alerts_of(self, before: Gap | None, gap: Gap, also: Assertion | None, produced_at: int) -> Iterator[Alert]:
         """Publish the alerts that quote a gap which changed from `before`; that of `also` comes by itself."""
+        if gap.inherited_from is not None:
+            return  # that of the parent or feed speaks for all its members
         window = self.windows.get(gap.gap_id)
         for kind, state in (("gap_refined", "SUPERSEDED"), ("gap_withdrawn", "RETRACTED")):
             if gap.state == state:
@@ -1046,7 +1116,8 @@ class Ledger:
             resolved=gap.state == "CLOSED",
             severity=None if planned is None else Severity.HIGH,
             summary=f"{self.name}: {what} {how} "
-            f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}",
+            f"{'at' if off.exact else 'by'} {times.text_of(off.ends)}; {_authority(allowed, planned)}{_state_of(gap)}"
+            f"{self._members_in(gap)}",
         )
 
     def _about(
@@ -1071,7 +1142,7 @@ class Ledger:
             gap=gap,
             resolved=gap.state != "OPEN",
             severity=severity,
-            summary=f"{self.name}: {sentence}",
+            summary=f"{self.name}: {sentence}{self._members_in(gap)}",
         )
 
     def _suspicious(self, gap: Gap, window: Window | None) -> Alert:
@@ -1116,8 +1187,17 @@ class Ledger:
             evidence=tuple(each for each in ids if each),
             gap=gap,
             resolved=True,
-            summary=f"{self.name}: the feed is back, {_how(closing, 'on')}; {_state_of(gap)}; {_bracket_of(gap)}",
+            summary=f"{self.name}: the feed is back, {_how(closing, 'on')}; {_state_of(gap)}; {_bracket_of(gap)}"
+            f"{self._members_in(gap)}",
         )
+
+    def _members_in(self, gap: Gap) -> str:
+        """Name the members that inherit a gap, as the last clause of a sentence."""
+        names = inheritance.concerned(gap, self.members)
+        if not names:
+            return ""
+        rest = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+        return f"; so for {len(names):,} organization{'s'[: len(names) > 1]}: {', '.join(names[:MOST_NAMED])}{rest}"
 
     @property
     def name(self) -> str:
@@ -1158,6 +1238,7 @@ class Ledger:
             incident_id=gap.incident_id if gap else None,
             organization_id=self.organization_id,
             feed_id=feed_id or self._own_feed,
+            parent_id=parent_of(self.subject),
             occurred_at=occurred_at,
             detected_at=detected_at,
             produced_at=before.produced_at if before else 0,
@@ -1260,6 +1341,8 @@ class Ledger:
 
     def _shape(self, kind: str, name: str) -> dict[str, Any]:
         match kind:
+            case "i":
+                return self.inherited[name].shape
             case "g":
                 bracket = self.brackets.get(name)
                 gap = self.gaps.get(name)
@@ -1291,14 +1374,21 @@ class Ledger:
             if key[0] not in "abr":
                 ledger._restore_one(key, json.loads(value))
         ledger.recent.runs.runs.sort()
+        ledger._restore_heirs()
         ledger.windows = dict(ledger._standing())
         for gap_id, window in ledger.windows.items():
             published = ledger.gaps.get(gap_id)
             # An activity may have changed the bracket after the last revision was published.
-            if ledger._render(gap_id, window, published) != published:
+            if ledger._draft(gap_id, window, published) != published:
                 ledger.stale.add(gap_id)
         ledger._set_watermark()
         return ledger
+
+    def _restore_heirs(self) -> None:
+        for source, told in self.inherited.items():
+            own = told.windows(self.subject)
+            self.windows |= own
+            self.heirs |= dict.fromkeys(own, source)
 
     def _restore_one(self, key: str, shape: Any) -> None:
         match key[0]:
@@ -1321,6 +1411,8 @@ class Ledger:
             case "w":
                 delayed = shape.pop("delayed")
                 self.watched = Watched(**shape, delayed=delayed and (delayed[0], delayed[1]))
+            case "i":
+                self.inherited[key[1:]] = Inherited.read(shape)
             case "s":
                 self.status = Status(**shape)
             case other:

@@ -48,8 +48,10 @@ class Observation:
     """One thing a collector saw. All times are microseconds.
 
     The request was sent at `sent_at` and its answer received at `observed_at`, both by a clock that is within `skew` of
-    the server's. `organization_id` is given where it is about exactly one organization. `called_at` is when the call
-    was made whose own record a canary looks for; up to `complete_through` everything the API had is on the topic.
+    the server's. `organization_id` is given where it is about exactly one organization, or only its
+    `organization_uuid`; `parent_id` where it is about a parent that is no organization of a feed. `called_at` is when
+    the call was made whose own record a canary looks for; up to `complete_through` everything the API had is on the
+    topic.
 
     An operator, `author`, states with `message` as the reason that it is on or off from `effective_at`: both flags, or
     the one of `api` and `logging` that is not None, and then says the same as `result`.
@@ -62,6 +64,8 @@ class Observation:
     sent_at: int
     skew: int = 0
     organization_id: str | None = None
+    organization_uuid: str | None = None
+    parent_id: str | None = None
     feed_id: str | None = None
     called_at: int | None = None
     complete_through: int | None = None
@@ -75,8 +79,8 @@ class Observation:
 
     @property
     def subject(self) -> str:
-        """What it is about: its organization, or its feed where it names none."""
-        return subject_of(self.organization_id, self.feed_id)
+        """What it is about: its organization or its parent, or its feed where it names none."""
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
     @property
     def digest(self) -> str:
@@ -147,21 +151,20 @@ def from_shape(shape: Mapping[str, Any]) -> Observation | Rejection:
     skew = shape.get("skew_seconds", 0)
     if not isinstance(skew, int | float) or isinstance(skew, bool) or not 0 <= skew * times.SECOND <= MAX_SKEW:
         return Rejection("unreadable", f"skew_seconds is not a number from 0 to 3600: {shown(skew)}")
-    organization = shape.get("organization_id")
-    if organization is not None and not is_organization(organization):
-        return Rejection("unreadable", f"organization_id is not an id: {shown(organization)}")
-    identity = text(shape.get("id"))
-    if identity is None:
-        return Rejection("unreadable", "id is missing or not a string")
+    fault = _id_fault(shape)
+    if fault is not None:
+        return Rejection("unreadable", fault)
     status = shape.get("status")
     return Observation(
-        id=identity,
+        id=text(shape.get("id")) or "",
         kind=str(kind),
         result=str(result),
         observed_at=observed_at,
         sent_at=sent_at,
         skew=round(skew * times.SECOND),
-        organization_id=text(organization),
+        organization_id=text(shape.get("organization_id")),
+        organization_uuid=text(shape.get("organization_uuid")),
+        parent_id=text(shape.get("parent_id")),
         feed_id=text(shape.get("feed_id")),
         called_at=called_at,
         complete_through=complete_through,
@@ -170,6 +173,14 @@ def from_shape(shape: Mapping[str, Any]) -> Observation | Rejection:
         message=text(shape.get("message")),
         **stated,
     )
+
+
+def _id_fault(shape: Mapping[str, Any]) -> str | None:
+    for name in ("organization_id", "organization_uuid", "parent_id"):
+        value = shape.get(name)
+        if value is not None and not (is_organization(value) if name == "organization_id" else text(value)):
+            return f"{name} is not an id: {shown(value)}"
+    return None if text(shape.get("id")) else "id is missing or not a string"
 
 
 def _statement_fault(stated: Mapping[str, object], reason: str | None, *, on: bool) -> str | None:

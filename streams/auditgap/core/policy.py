@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Final
 
-from auditgap.core import times
+from auditgap.core import times, versions
 from auditgap.core.inputs import OPERATOR, Actor, Rejection
 from auditgap.core.records import digest
 
@@ -23,9 +23,6 @@ KEY_PREFIXES: Final = ("admin_api_key_", "apikey_")
 """One key goes by two ids (vendor's records): what follows the prefix is the same."""
 
 LONGEST_WINDOW: Final = 24 * 3600 * times.SECOND
-
-FIRST_AT_MOST: Final = 1_000_000
-"""The highest version with which a chain that is not known yet can begin: a higher one could have no successor."""
 
 _DAY: Final = 24 * 3600
 
@@ -275,29 +272,12 @@ def extended(policies: tuple[Policy, ...], new: Policy) -> tuple[Policy, ...] | 
     It has to be the next one and to name the digest of the one before; a refused one changes nothing that follows.
     The first one that is known may be later than 1, as older ones may have been compacted away.
     """
-    previous = latest_of(policies, new.organization_id)
+    chain = [each for each in policies if each.organization_id == new.organization_id]
     whose = "the defaults" if new.organization_id is None else f"organization {new.organization_id}"
-    if previous is None:
-        if new.version > FIRST_AT_MOST or (new.version == 1) != (new.previous_digest is None):
-            return Rejection("policy_refused", f"version {new.version} cannot be the first of {whose}")
-        return (*policies, new)
-    digests = (
-        each.digest for each in policies if (each.organization_id, each.version) == (new.organization_id, new.version)
-    )
-    if new.digest in digests:
-        return policies
-    if new.version != previous.version + 1:
-        return Rejection(
-            "policy_refused",
-            f"version {new.version} of {whose} is not the next: it has to be {previous.version + 1}",
-        )
-    if new.previous_digest != previous.digest:
-        return Rejection(
-            "policy_refused",
-            f"version {new.version} of {whose} names another version {previous.version} than the one that was "
-            f"accepted: its previous_digest has to be {previous.digest}",
-        )
-    return (*policies, new)
+    follows = versions.follows(chain, new, whose, "policy_refused")
+    if isinstance(follows, Rejection):
+        return follows
+    return (*policies, new) if follows else policies
 
 
 def successor(

@@ -79,6 +79,7 @@ class Gap:
     revision: int = 0
     organization_id: str | None
     feed_id: str | None
+    parent_id: str | None = None
     inherited_from: str | None = None
     superseded_by: str | None = None
     first_evidence_at: int
@@ -124,7 +125,7 @@ class Gap:
     @property
     def subject(self) -> str:
         """What it is about, as the input's records name it."""
-        return subject_of(self.organization_id, self.feed_id)
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,7 @@ class Alert:
     incident_id: str | None = None
     organization_id: str | None
     feed_id: str | None
+    parent_id: str | None = None
     occurred_at: int | None
     detected_at: int
     produced_at: int = 0
@@ -158,7 +160,7 @@ class Alert:
     @property
     def subject(self) -> str:
         """What it is about, as the input's records name it."""
-        return subject_of(self.organization_id, self.feed_id)
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ class Status:
 
     organization_id: str | None
     feed_id: str | None
+    parent_id: str | None = None
     revision: int = 0
     produced_at: int = 0
     audited: str
@@ -180,7 +183,7 @@ class Status:
     @property
     def subject(self) -> str:
         """What it is about, as the input's records name it."""
-        return subject_of(self.organization_id, self.feed_id)
+        return subject_of(self.organization_id, self.feed_id, self.parent_id)
 
 
 Emission = Gap | Alert | Status

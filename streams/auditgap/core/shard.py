@@ -1,30 +1,33 @@
 """Everything that one partition holds, and what each input makes of it: the worker, the backtest and the tests use it.
 
-A shard has a ledger for each subject (organization or feed) of its partition, and what all of them share: the
-policies, the clock, and the desk for triage. Each method takes one input with the broker's append time of its record,
-and gives what is to be published because of it, and messages for other partitions. Nothing here reads a clock. Times
-are microseconds.
+A shard has a ledger for each subject (organization, parent or feed) of its partition, and what all of them share: the
+policies, the topology, the clock, and the desk for triage. Each method takes one input with the broker's append time of
+its record, and gives what is to be published because of it, and messages for other partitions. Nothing here reads a
+clock. Times are microseconds.
 """
 
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from heapq import heappop, heappush
-from typing import Final
+from typing import Any, Final
 
-from auditgap.core import desk, intake, policy, times
+from auditgap.core import desk, inheritance, intake, policy, times, topology
 from auditgap.core.desk import Desk
 from auditgap.core.indicators import DAY
-from auditgap.core.inputs import FEED_SUBJECT_PREFIX, Activity, Rejection, is_settings
+from auditgap.core.inheritance import Inherited
+from auditgap.core.inputs import Activity, Actor, Rejection, is_settings, key_of, organization_of
 from auditgap.core.intake import APPLIED, REPEAT, Mail, Outcome
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
 from auditgap.core.records import Emission
+from auditgap.core.topology import Stretch, Topology
 from auditgap.core.triage import TRIAGE_TYPES
 
 _POLICY: Final = "@policy"
+_TOPOLOGY: Final = "@topology"
 _CLOCK: Final = "@clock"
 
 TICK_LIMIT: Final = 3600 * times.SECOND
@@ -58,17 +61,32 @@ class Shard:
     """See the module. `is_home` tells whether a subject belongs to this partition.
 
     `touched` holds the ledgers that took something in since their changes were last asked for, `_awake` those that the
-    next tick has to look at, `_due` when the others want to be looked at. Persisting (`changes`, `restore`) is
+    next tick has to look at, `_due` when the others want to be looked at. `topologies` are the chains of the subjects
+    at home here, `aliases` the organizations that their uuids stand for. Persisting (`changes`, `restore`) is
     by small records under keys of their own: `<length of subject>:<subject><key in the ledger>`, or `@…` for what the
     ledgers share.
     """
 
-    __slots__ = ("_awake", "_changed", "_due", "clock", "desk", "is_home", "ledgers", "policies", "touched")
+    __slots__ = (
+        "_awake",
+        "_changed",
+        "_due",
+        "aliases",
+        "clock",
+        "desk",
+        "is_home",
+        "ledgers",
+        "policies",
+        "topologies",
+        "touched",
+    )
 
     def __init__(self, is_home: Callable[[str], bool] = everywhere) -> None:
         self.is_home = is_home
         self.ledgers: dict[str, Ledger] = {}
         self.policies: dict[str | None, tuple[Policy, ...]] = {}
+        self.topologies: dict[str, tuple[Topology, ...]] = {}
+        self.aliases: dict[str, str] = {}
         self.touched: set[Ledger] = set()
         self.clock = 0
         self._awake: set[Ledger] = set()
@@ -82,6 +100,7 @@ class Shard:
         if ledger is None:
             ledger = self.ledgers[subject] = Ledger(subject)
             ledger.policies = self._policies_of(subject)
+            ledger.members = topology.members_of(self.topologies.get(subject, ()))
         return ledger
 
     # --- inputs -----------------------------------------------------------------------------------------------------
@@ -95,10 +114,30 @@ class Shard:
         trusted: bool = True,
         fault: str | None = None,
     ) -> Outcome:
-        """Take in one activity; revisions that follow are stamped `produced_at`. For the last two see intake.take."""
-        ledger = self.ledger(activity.subject)
+        """Take in one activity; revisions that follow are stamped `produced_at`. For the last two see intake.take.
+
+        One that names its organization by uuid only is that organization's, wherever that is at home.
+        """
+        named = self._named_by_uuid(activity)
+        if named is not None and not self.is_home(named):
+            return Outcome(mail=(_handed("activity", named, activity, append_time, trusted, fault),))
+        return self._activity(activity, named, append_time, produced_at, trusted=trusted, fault=fault)
+
+    def _activity(
+        self,
+        activity: Activity,
+        named: str | None,
+        append_time: int,
+        produced_at: int,
+        *,
+        trusted: bool,
+        fault: str | None,
+    ) -> Outcome:
+        ledger = self.ledger(named or activity.subject)
         self.touched.add(ledger)
-        outcome = intake.take(self.ledgers, activity, append_time, produced_at, trusted=trusted, fault=fault)
+        outcome = intake.take(
+            self.ledgers, activity, append_time, produced_at, trusted=trusted, fault=fault, organization_id=named
+        )
         if outcome.repeat:
             return outcome
         self.desk.follow(ledger, outcome.emissions)
@@ -106,8 +145,8 @@ class Shard:
         if is_settings(activity):
             mail = self.desk.disabled(ledger, activity.id)
         elif outcome.rejection is None and activity.type in TRIAGE_TYPES:
-            mail = self.desk.activity(activity)
-        return replace(outcome, mail=mail) if mail else outcome
+            mail = self.desk.activity(activity if named is None else replace(activity, organization_id=named))
+        return self._told(ledger, replace(outcome, mail=mail) if mail else outcome)
 
     def observation(
         self,
@@ -118,12 +157,23 @@ class Shard:
         trusted: bool = True,
         fault: str | None = None,
     ) -> Outcome:
-        """Take in what a collector saw, or an operator stated."""
+        """Take in what a collector saw, or an operator stated; for its uuid see `activity`."""
+        named = self._named_by_uuid(seen) if seen.parent_id is None else None
+        if named is not None:
+            seen = replace(seen, organization_id=named)
+            if not self.is_home(named):
+                return Outcome(mail=(_handed("observation", named, seen, append_time, trusted, fault),))
         ledger = self.ledger(seen.subject)
         self.touched.add(ledger)
         outcome = intake.observe(self.ledgers, seen, append_time, produced_at, trusted=trusted, fault=fault)
         self.desk.follow(ledger, outcome.emissions)
-        return outcome
+        return self._told(ledger, outcome)
+
+    def _named_by_uuid(self, record: Activity | Observation) -> str | None:
+        """Give the organization that a record names by its uuid only, where the topology knows it."""
+        if record.organization_id is not None or record.organization_uuid is None:
+            return None
+        return self.aliases.get(record.organization_uuid)
 
     def policy(self, version: Policy, produced_at: int) -> Outcome:
         """Take in a version of the policy; its append time is its own."""
@@ -150,15 +200,87 @@ class Shard:
                 emissions += ledger.policy_changed(version, chain[-1] if chain else None, produced_at)
         return Outcome(tuple(emissions)) if emissions else APPLIED
 
-    def post(self, mail: Mail, append_time: int, produced_at: int) -> Outcome:  # noqa: ARG002
-        """Take in a message of another shard, or of this one. Raises ValueError for a kind that is not known.
+    def topology(self, version: Topology, produced_at: int) -> Outcome:
+        """Take in a version of the topology of a subject at home here; its append time is its own."""
+        subject = version.subject
+        chain = self.topologies.get(subject, ())
+        longer = topology.extended(chain, version)
+        if isinstance(longer, Rejection):
+            return Outcome(rejection=longer)
+        if longer is chain:
+            return REPEAT
+        self.topologies[subject] = longer
+        self._changed[f"{_TOPOLOGY}{json.dumps([subject, version.version])}"] = _compact(
+            {**topology.as_shape(version), "append_time": version.append_time}
+        ).encode()
+        self._learn_aliases()
+        ledger = self.ledgers.get(subject)
+        if ledger is None:
+            return APPLIED
+        self.touched.add(ledger)
+        before, after = topology.members_of(chain), topology.members_of(longer)
+        emissions = ledger.lead(after, produced_at)
+        moved = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+        gaps = [gap_id for gap_id, gap in ledger.gaps.items() if gap.inherited_from is None]
+        return Outcome(tuple(emissions), mail=tuple(self._letters(ledger, gaps, moved)))
 
-        Alerts that follow from it are published by `settle`.
+    def post(self, mail: Mail, append_time: int, produced_at: int) -> Outcome:  # noqa: ARG002
+        """Take in a message of another shard, or of this one. Raises ValueError for one that is not known.
+
+        Alerts of triage that follow from it are published by `settle`. A record that was handed on counts from its own
+        append time.
         """
-        if mail.kind == "answer":
-            self.touched.add(self.ledger(mail.body["query"]["subject"]))
+        body = mail.body
+        try:
+            match mail.kind:
+                case "inherited":
+                    ledger = self.ledger(body["subject"])
+                    self.touched.add(ledger)
+                    emissions = ledger.inherit(Inherited.read(body), produced_at)
+                    return REPEAT if emissions is None else Outcome(tuple(emissions))
+                case "activity":
+                    record, how = body["record"], {"trusted": body["trusted"], "fault": body["fault"]}
+                    activity = Activity(**{**record, "actor": Actor(**record["actor"])})
+                    return self._activity(activity, body["subject"], body["append_time"], produced_at, **how)
+                case "observation":
+                    how = {"trusted": body["trusted"], "fault": body["fault"]}
+                    return self.observation(Observation(**body["record"]), body["append_time"], produced_at, **how)
+                case "answer":
+                    self.touched.add(self.ledger(body["query"]["subject"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"mail of kind {mail.kind!r} is not as expected: {error}") from error
         letters = self.desk.post(mail)
         return Outcome(mail=letters) if letters else APPLIED
+
+    def letters(self) -> list[Mail]:
+        """Tell the members of what `settle` changed about their parents and feeds: to be called after it."""
+        return [mail for ledger in self.touched if ledger.news for mail in self._news(ledger)]
+
+    def _told(self, ledger: Ledger, outcome: Outcome) -> Outcome:
+        """Add to an outcome the messages to the members of its parent or feed."""
+        return replace(outcome, mail=(*outcome.mail, *self._news(ledger))) if ledger.news else outcome
+
+    def _news(self, ledger: Ledger) -> Iterator[Mail]:
+        yield from self._letters(ledger, sorted(ledger.news), ledger.members)
+        ledger.news.clear()
+
+    def _letters(self, ledger: Ledger, gaps: Iterable[str], members: Iterable[str]) -> Iterator[Mail]:
+        """Write to members about gaps of their parent or feed."""
+        version = self.topologies[ledger.subject][-1].version
+        for gap_id in gaps:
+            gap, window = ledger.gaps[gap_id], ledger.windows.get(gap_id)
+            for name in members:
+                links: tuple[Stretch, ...] = ledger.members.get(name, ())
+                told = inheritance.told(gap, sure=window is not None and window.sure, version=version, links=links)
+                yield Mail(key_of(name), "inherited", {"subject": name, **told})
+
+    def _learn_aliases(self) -> None:
+        """Look up whom each uuid stands for; one that stands for several says nothing."""
+        found: dict[str, set[str]] = {}
+        for chain in self.topologies.values():
+            for alias in chain[-1].aliases:
+                found.setdefault(alias.organization_uuid, set()).add(alias.organization_id)
+        self.aliases = {uuid: min(names) for uuid, names in found.items() if len(names) == 1}
 
     def deliver(self, outcome: Outcome, append_time: int, produced_at: int) -> Outcome:
         """Post the mail of an outcome here, and what follows from it, until none is left: for who has but one shard."""
@@ -211,7 +333,7 @@ class Shard:
         return () if ledger is None else (ledger,)
 
     def _policies_of(self, subject: str) -> tuple[Policy, ...]:
-        own = () if subject.startswith(FEED_SUBJECT_PREFIX) else self.policies.get(subject, ())
+        own = () if organization_of(subject) is None else self.policies.get(subject, ())
         return (*self.policies.get(None, ()), *own)
 
     # --- persisting -------------------------------------------------------------------------------------------------
@@ -234,6 +356,7 @@ class Shard:
         shard = cls(is_home)
         by_subject: dict[str, dict[str, bytes]] = {}
         policies = []
+        topologies = []
         at_desk = {key: value for key, value in records.items() if key.startswith(desk.PREFIXES)}
         shard.desk = Desk.restore(at_desk)
         for key, value in records.items():
@@ -243,6 +366,12 @@ class Shard:
                 if isinstance(version, Rejection):
                     raise ValueError(f"{key} in the state cannot be read: {version.detail}")
                 policies.append(version)
+            elif key.startswith(_TOPOLOGY):
+                shape = json.loads(value)
+                known = topology.from_shape(shape, shape["append_time"])
+                if isinstance(known, Rejection):
+                    raise ValueError(f"{key} in the state cannot be read: {known.detail}")
+                topologies.append(known)
             elif key == _CLOCK:
                 shard.clock = int(value)
             elif key not in at_desk:
@@ -251,7 +380,24 @@ class Shard:
         for version in sorted(policies, key=lambda each: each.version):
             chain = shard.policies.get(version.organization_id, ())
             shard.policies[version.organization_id] = (*chain, version)
+        for known in sorted(topologies, key=lambda each: each.version):
+            shard.topologies[known.subject] = (*shard.topologies.get(known.subject, ()), known)
+        shard._learn_aliases()
         for subject, values in by_subject.items():
-            shard.ledgers[subject] = Ledger.restore(subject, values, shard._policies_of(subject))
+            ledger = shard.ledgers[subject] = Ledger.restore(subject, values, shard._policies_of(subject))
+            ledger.members = topology.members_of(shard.topologies.get(subject, ()))
         shard._awake.update(shard.ledgers.values())
         return shard
+
+
+def _handed(
+    kind: str,
+    organization_id: str,
+    record: Activity | Observation,
+    append_time: int,
+    trusted: bool,
+    fault: str | None,
+) -> Mail:
+    """Hand a record on to its organization, with the time at which the broker had it, and what its signature said."""
+    body: dict[str, Any] = {"subject": organization_id, "append_time": append_time, "record": asdict(record)}
+    return Mail(key_of(organization_id), kind, {**body, "trusted": trusted, "fault": fault})

@@ -12,6 +12,7 @@ from auditgap.core.intake import Outcome, observe, take
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation
 from auditgap.core.records import Alert, Emission, Gap
+from auditgap.core.shard import Shard
 
 SECOND: Final = times.SECOND
 T0: Final = times.of(datetime(2026, 11, 1, 12, tzinfo=UTC))
@@ -80,9 +81,9 @@ def canary(identifier: str, result: str, called: float) -> Observation:
     return saw(identifier, "canary", result, called + 180, called_at=at(called))
 
 
-def keep_changes(store: dict[str, bytes], ledger: Ledger) -> None:
-    """Write what changed of a ledger as the compacted changelog would keep it."""
-    for key, value in ledger.changes():
+def keep_changes(store: dict[str, bytes], changed: Ledger | Shard) -> None:
+    """Write what changed of a ledger or shard as the compacted changelog would keep it."""
+    for key, value in changed.changes():
         if value is None:
             store.pop(key, None)
         else:

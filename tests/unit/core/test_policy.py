@@ -7,7 +7,6 @@ import pytest
 
 from auditgap.core.inputs import NOBODY, REASONS, Actor, Rejection
 from auditgap.core.policy import (
-    FIRST_AT_MOST,
     Acknowledgement,
     Actors,
     ChangeWindow,
@@ -29,6 +28,7 @@ from auditgap.core.policy import (
     verdict,
 )
 from auditgap.core.times import SECOND
+from auditgap.core.versions import FIRST_AT_MOST
 
 HOUR = 3600 * SECOND
 T0 = 500_000 * HOUR
