@@ -80,7 +80,10 @@ def settings_for(servers: str, activity: str, name: str) -> Settings:
         kafka={"bootstrap_servers": servers},
         topics={
             "activity": activity,
-            **{each: f"{name}.{each}" for each in ("observation", "alert", "gap", "policy", "status", "finding")},
+            **{
+                each: f"{name}.{each}"
+                for each in ("observation", "alert", "gap", "policy", "status", "topology", "finding")
+            },
             "partitions": PARTITIONS,
         },
         worker={"group": name, "instance_id": name, "http_port": 0, "log_level": "WARNING"},
@@ -98,6 +101,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "AUDITGAP_TOPICS__GAP": topics.gap,
         "AUDITGAP_TOPICS__POLICY": topics.policy,
         "AUDITGAP_TOPICS__STATUS": topics.status,
+        "AUDITGAP_TOPICS__TOPOLOGY": topics.topology,
         "AUDITGAP_TOPICS__FINDING": topics.finding,
         "AUDITGAP_TOPICS__PARTITIONS": str(topics.partitions),
         "AUDITGAP_WORKER__GROUP": worker.group,

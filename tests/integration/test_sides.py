@@ -17,6 +17,7 @@ from auditgap.adapters.kafka import partition_of
 from auditgap.core import times
 from auditgap.core.intake import Mail
 from auditgap.core.policy import Actors, Rules, successor
+from auditgap.core.topology import Alias, Link, Topology
 
 WHO = "who@example.com"
 """The actor of every activity that tests.support.feed makes."""
@@ -52,6 +53,21 @@ def wrong_partition(site: Site, one: Wire, subject: str) -> Wire:
     """Put a record where it does not belong."""
     count = site.settings.topics.partitions
     return one._replace(partition=(partition_of(subject, count) + 1) % count)
+
+
+def linked(subject: str, *members: str, uuid: str | None = None, version: int = 1) -> Wire:
+    """Put a version of a topology on the wire; `uuid` is that of the first member."""
+    made = Topology(
+        subject=subject,
+        version=version,
+        previous_digest=None,
+        author="jane@example.com",
+        produced_at=ago(0),
+        aliases=() if uuid is None else (Alias(organization_uuid=uuid, organization_id=members[0]),),
+        members=tuple(Link(subject=each) for each in members),
+        append_time=0,
+    )
+    return Wire(subject.encode(), ENCODER.topology(made), cloudevents.of_topology(made))
 
 
 # --- observations and policies ----------------------------------------------------------------------------------------
@@ -119,6 +135,47 @@ def test_goes_on(site: Site, workers: Workers, tmp_path: Path) -> None:
     assert not any(site.dead_letters(topic) for topic in (None, seen, site.settings.topics.policy))
 
 
+def test_topology(site: Site, workers: Workers) -> None:
+    """Members of a feed on other partitions get its gap and its end, also from a worker that is killed in between.
+
+    The feed's alert is the only one. What names an organization by uuid only is that organization's.
+    """
+    topics, members = site.settings.topics, [f"org_{letter}" for letter in "abcdef"]
+    assert len({partition_of(each, topics.partitions) for each in members}) > 1
+    worker = workers.start(site).await_ready()
+    # A topology counts when it was appended after what is older, so it comes first and alone.
+    version = linked("feed/feed_1", *members, uuid="uuid_a")
+    site.produce([wrong_partition(site, version, "feed/feed_1")], topic=topics.topology)
+    until(lambda: worker.metrics().get("auditgap_records_total{applied}") == 1, lambda: f"{worker.metrics()}")
+    site.produce([wire(settings("off", None, ago(-1), api=False))])
+    until(lambda: len(site.gaps()) == 1 + len(members), lambda: f"{site.gaps()}")
+    worker.kill()
+    worker = workers.start(site).await_ready()
+    own = record("own", None, ago(-2), organization_uuid="uuid_a")
+    site.produce([wire(settings("on", None, ago(-2), api=True)), wire(own)])
+    until(lambda: {gap.state for gap in site.gaps().values()} == {"CLOSED"}, lambda: f"{site.gaps()}")
+    workers.finish(site, worker)
+    until(
+        lambda: {gap.first_activity_id for gap in site.gaps().values() if gap.organization_id == "org_a"} == {"own"},
+        lambda: f"{site.gaps()}",
+    )
+    parent = next(gap for gap in site.gaps().values() if gap.organization_id is None)
+    heirs = {gap.organization_id: gap for gap in site.gaps().values() if gap.organization_id is not None}
+    assert sorted(heirs) == members
+    for gap in heirs.values():
+        assert (gap.inherited_from, gap.incident_id) == (parent.gap_id, parent.incident_id)
+        assert (gap.opened_at, gap.closed_at) == (parent.opened_at, parent.closed_at)
+    assert {each.subject for each in site.alerts()} == {"feed/feed_1"}
+    (last,) = [each for each in site.alerts() if each.kind == "logging_restored"]
+    assert ", ".join(members) in last.summary
+    assert_once(site.alerts(), site.history())
+    (forwarded, _) = sorted(
+        site.read(topics.topology), key=lambda each: "auditgap_forwarded_from" not in dict(headers(each))
+    )
+    assert (forwarded.key(), forwarded.value()) == (version.key, version.value)
+    assert not any(site.dead_letters(topic) for topic in (None, topics.topology, site.settings.worker.mailbox))
+
+
 def test_large_backlog(site: Site, workers: Workers) -> None:
     """More observations than may wait, behind a backlog of activities, are taken in, every one once."""
     count = 4 * merge.MOST_WAITING
@@ -170,6 +227,7 @@ def test_dead_letters(site: Site, workers: Workers) -> None:
     early = observed("org_a", "settings_poll", "disabled", 10**15)
     wires: dict[str, list[bytes | None]] = {
         topics.policy: [ENCODER.policy(version), ENCODER.policy(stranger), b"\x01"],
+        topics.topology: [linked("org_a").value, linked("org_a", version=2).value, b"\x00\x00\x00\x00\x06"],
         topics.observation: [b"", b"\x00\x00\x00\x00\x05\x07", early.value],
         box: [b"[]", b'{"format":1,"kind":"tick","body":{"positions":{"a":"b"}}}'],
     }
@@ -178,11 +236,12 @@ def test_dead_letters(site: Site, workers: Workers) -> None:
         place = partition_of("org_a", topics.partitions)
         site.produce([Wire(b"org_a", value, [("mark", b"1")], place) for value in values], topic=topic)
     site.produce([Wire(b"\xff", early.value, None)], topic=topics.observation)
-    until(lambda: worker.metrics().get("auditgap_records_total{dead_letter}") == 8, lambda: f"{worker.metrics()}")
+    until(lambda: worker.metrics().get("auditgap_records_total{dead_letter}") == 10, lambda: f"{worker.metrics()}")
     workers.finish(site, worker)
     assert worker.stop() == 0
     expected = {
         topics.policy: ["bad_magic", "policy_refused"],
+        topics.topology: ["not_avro", "topology_refused"],
         topics.observation: ["bad_key", "empty_value", "not_avro", "time_implausible"],
         box: ["not_json", "unreadable"],
     }

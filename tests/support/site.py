@@ -35,6 +35,7 @@ class Site:
                 gap=f"{name}.gap",
                 policy=f"{name}.policy",
                 status=f"{name}.status",
+                topology=f"{name}.topology",
                 finding=f"{name}.finding",
                 partitions=partitions,
             ),
@@ -176,7 +177,7 @@ class Site:
         topics = self.settings.topics
         return sum(
             end - max(positions.get(number, 0), 0)
-            for topic in (topics.activity, topics.observation, topics.policy)
+            for topic in (topics.activity, topics.observation, topics.policy, topics.topology)
             for positions in (self.positions(topic),)
             for number, end in self.ends(topic).items()
         )

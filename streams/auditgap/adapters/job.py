@@ -1,10 +1,11 @@
 """The job: batches of input records in, one transaction out. Knows Kafka, nothing of Faust.
 
 What is owned right now is a `Part` per partition: its shard, its place in each input topic, what waits to be taken in.
-Activities come through a consumer of their own; policies, observations and mail (the sides) through a second one, and
-`merge` says in which order. Positions are the job's own, set when a batch is wholly taken in. The path of an ordinary
-activity is short: its CloudEvents headers say what it is, and the beginning of its body is searched for the settings
-event's name. Whatever is not plain, every settings event, and all else, is decoded and goes through `core.shard`.
+Activities come through a consumer of their own; policies, topologies, observations and mail (the sides) through a
+second one, and `merge` says in which order. Positions are the job's own, set when a batch is wholly taken in. The path
+of an ordinary activity is short: its CloudEvents headers say what it is, and the beginning of its body is searched for
+the settings event's name. Whatever is not plain, every settings event, and all else, is decoded and goes through
+`core.shard`.
 """
 
 import json
@@ -42,10 +43,10 @@ from auditgap.core.inputs import (
     Rejection,
     is_settings,
     key_of,
+    organization_of,
     subject_of,
 )
 from auditgap.core.intake import Mail, Outcome
-from auditgap.core.ledger import Ledger
 from auditgap.core.ocsf import finding_of
 from auditgap.core.recent import CHUNK
 from auditgap.core.records import Emission, Gap, Status
@@ -110,6 +111,7 @@ class Job:
         self._paused: set[tuple[str, int]] = set()
         self._sides = {
             self._topics.policy: self._take_policy,
+            self._topics.topology: self._take_topology,
             self._topics.observation: self._take_observation,
             self._mailbox: self._take_mail,
         }
@@ -381,7 +383,8 @@ class Job:
             return
         trusted, fault = self._believed(message, subject, signing.ACTIVITY) if is_settings(activity) else (True, None)
         outcome = part.shard.activity(activity, append_time, now, trusted=trusted, fault=fault)
-        part.known[subject.encode("utf-8", "surrogatepass")] = part.shard.ledgers[subject]
+        if organization_of(subject) is not None:
+            part.known[subject.encode("utf-8", "surrogatepass")] = part.shard.ledgers[subject]
         self._follow(part, message, outcome)
         if outcome.rejection is not None:
             return
@@ -390,7 +393,7 @@ class Job:
         # A time that the headers do not speak of is no lie.
         created_at = None if claimed.created_at is None else activity.created_at
         if claimed != cloudevents.Claims(activity.type, activity.id, created_at, subject):
-            self._mismatch(part, part.shard.ledgers[subject], message, append_time, now)
+            self._mismatch(part, subject, message, append_time, now)
         elif (
             self._trust_headers
             and created_at is not None
@@ -401,11 +404,13 @@ class Job:
             headers = headers_of(message) or []
             self._layouts[len(headers)] = cloudevents.layout_of(headers)
 
-    def _mismatch(self, part: Part, ledger: Ledger, message: Message, append_time: int, now: int) -> None:
+    def _mismatch(self, part: Part, subject: str, message: Message, append_time: int, now: int) -> None:
         """Headers that say something else than their body: believe bodies only from here on."""
         self._trust_headers = False
         self._layouts.clear()
         self._metrics.skipping.set(0)
+        ledger = part.shard.ledger(subject)
+        part.shard.touched.add(ledger)
         sentence = f"the headers of record {_place_text(message)} differ from its body; from here on bodies decide"
         self._send(part, ledger.alert("header_mismatch", _place_text(message), sentence, append_time, now))
 
@@ -458,6 +463,15 @@ class Job:
             self._forward(message, version.organization_id, cloudevents.of_policy(version), urgent=True)
         else:
             self._follow(part, message, part.shard.policy(version, now))
+
+    def _take_topology(self, part: Part, message: Message, append_time: int, now: int) -> None:
+        version = avro.decode_topology(self._ids, message.value(), append_time)
+        if isinstance(version, Rejection):
+            self._dead_letter(part, message, version)
+        elif self._partition_of(version.subject) != part.number:
+            self._forward(message, version.subject, cloudevents.of_topology(version), urgent=True)
+        else:
+            self._follow(part, message, part.shard.topology(version, now))
 
     def _take_observation(self, part: Part, message: Message, append_time: int, now: int) -> None:
         seen = avro.decode_observation(self._ids, message.value())
@@ -588,7 +602,9 @@ class Job:
             ("auditgap_forwarded_from", _place_text(message).encode()),
         ]
         topic = message.topic() or ""
-        key = (subject if topic == self._mailbox else key_of(subject)).encode("utf-8", "surrogatepass")
+        # An organization and a feed may have the same id, which would be one key to compaction.
+        whole = topic in (self._mailbox, self._topics.topology)
+        key = (subject if whole else key_of(subject)).encode("utf-8", "surrogatepass")
         self._outbox.send(topic, key, message.value(), headers, self._partition_of(subject))
         self._metrics.records.labels("forwarded").inc()
         # The partition it belongs to has to wait for the commit.
@@ -623,6 +639,7 @@ class Job:
         try:
             for part in self.parts.values():
                 self._send(part, part.shard.settle(now))
+                self._post(part.shard.letters())
                 written += self._save_shard(part)
                 for place in part.places.values():
                     if place.position == place.fetched < place.end:

@@ -153,6 +153,12 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
         ),
         TopicSpec(topics.policy_dlq, "versions of a policy that were refused, with the reason", dead),
         TopicSpec(
+            topics.topology,
+            "versions of what each parent, feed and organization is linked to, chained by digest",
+            {**_COMPACTED, **_SIX_YEARS, **stamped, **_RECORD_BYTES},
+        ),
+        TopicSpec(topics.topology_dlq, "versions of the topology that were refused, with the reason", dead),
+        TopicSpec(
             mailbox,
             "what partitions tell each other, and ticks",
             {**kept, **stamped, **_RECORD_BYTES},
@@ -171,6 +177,7 @@ def input_topics(settings: Settings) -> dict[str, str]:
     return {
         "activity": topics.activity,
         "policy": topics.policy,
+        "topology": topics.topology,
         "observation": topics.observation,
         "mailbox": settings.worker.mailbox,
     }
@@ -182,6 +189,7 @@ def dead_letters_of(settings: Settings) -> dict[str, str]:
     return {
         topics.activity: topics.activity_dlq,
         topics.policy: topics.policy_dlq,
+        topics.topology: topics.topology_dlq,
         topics.observation: topics.observation_dlq,
         worker.mailbox: worker.mailbox_dlq,
     }

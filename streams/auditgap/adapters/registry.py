@@ -26,6 +26,7 @@ def schema_ids(settings: RegistrySettings, topics: TopicSettings) -> avro.Schema
         "gap": topics.gap,
         "policy": topics.policy,
         "status": topics.status,
+        "topology": topics.topology,
     }
     try:
         client = SchemaRegistryClient(config)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
@@ -21,7 +21,7 @@ from auditgap.adapters.kafka import (
 )
 from auditgap.adapters.outbox import Outbox
 from auditgap.config import Settings
-from auditgap.core.shard import split_key, split_policy_key
+from auditgap.core.shard import split_key, split_policy_key, split_topology_key
 from auditgap.errors import BrokerError, UsageError
 
 _GRACE_SECONDS: Final = 2.0
@@ -30,9 +30,9 @@ _GRACE_SECONDS: Final = 2.0
 def reset_input(settings: Settings, where: str, log: Log) -> None:
     """Set the group's positions to the beginning ("earliest") or the end ("latest") of the inputs as they are now.
 
-    Policies are read from the beginning in either case, and mail goes on where it was. The state is kept, and moved
-    where a changed partition count wants it; what cannot be kept is said. Everything happens in one transaction.
-    Raises UsageError while workers of the group are running, and BrokerError.
+    Policies and topologies are read from the beginning in either case, and mail goes on where it was. The state is
+    kept, and moved where a changed partition count wants it; what cannot be kept is said. Everything happens in one
+    transaction. Raises UsageError while workers of the group are running, and BrokerError.
     """
     inputs, changelog, servers = input_topics(settings), settings.worker.changelog, settings.kafka.bootstrap_servers
     topic = inputs["activity"]
@@ -66,7 +66,7 @@ def reset_input(settings: Settings, where: str, log: Log) -> None:
                 for part in member.committed(parts, timeout=TIMEOUT):
                     low, high = member.get_watermark_offsets(TopicPartition(each, part.partition), timeout=TIMEOUT)
                     offset = high if where == "latest" else low
-                    if name == "policy":
+                    if name in ("policy", "topology"):
                         offset = low
                     elif name == "mailbox":
                         offset = part.offset if kept.knows(name) and low <= part.offset <= high else low
@@ -92,7 +92,9 @@ class _Kept:
         ]
         self._formats = {written["format"] for written in self._written}
         self._moved: set[str] = set()
-        self._forgotten: set[str | None] = set()
+        # Versions of another topic would stand in the way of those of this one: its chains begin anew.
+        self._same = {name: self.knows(name) for name in ("policy", "topology")}
+        self._forgotten: set[str] = set()
 
     def knows(self, name: str) -> bool:
         """Whether the state belongs to this very topic, by what it is."""
@@ -108,35 +110,40 @@ class _Kept:
     def move(self) -> None:
         """Write each key that is not where it belongs, and take away what cannot be kept."""
         readable = self._formats <= {state.FORMAT}
-        # Versions of another topic would stand in the way of those of this one: its chain begins anew.
-        same_policies = self.knows("policy")
         for number, records in self._records.items():
             for key, value in records.items():
                 if key in (state.INPUT_KEY, state.START_KEY, state.ATTEMPT_KEY):
                     continue
                 text = key.decode("utf-8", "surrogatepass")
-                policy = split_policy_key(text) if readable else None
-                if not readable:
-                    homes: Iterable[int] = ()
-                elif policy:
-                    homes = self._homes(policy[0]) if same_policies else ()
-                    if not same_policies:
-                        self._forgotten.add(policy[0])
-                elif text.startswith("@"):
-                    homes = (number,)
-                else:
-                    subject, _ = split_key(text)
-                    homes = (partition_of(subject, self._count),)
-                    if number not in homes:
-                        self._moved.add(subject)
+                homes = self._homes_of(text, number) if readable else ()
                 for home in homes:
-                    if home != number and not (policy and key in self._records[home]):
+                    if home != number and not (split_policy_key(text) and key in self._records[home]):
                         self._outbox.send(self._changelog, key, value, None, home)
                 if number not in homes:
                     self._outbox.send(self._changelog, key, None, None, number)
 
-    def _homes(self, organization_id: str | None) -> Iterable[int]:
-        return range(self._count) if organization_id is None else (partition_of(organization_id, self._count),)
+    def _homes_of(self, key: str, number: int) -> Sequence[int]:
+        """Name the partitions that a key of partition `number` belongs to now: none where it cannot be kept."""
+        if policy := split_policy_key(key):
+            if self._same["policy"]:
+                return self._homes(policy[0])
+            self._forgotten.add("policies")
+            return ()
+        if topology := split_topology_key(key):
+            if self._same["topology"]:
+                return self._homes(topology[0])
+            self._forgotten.add("topologies")
+            return ()
+        if key.startswith("@"):
+            return (number,)
+        subject, _ = split_key(key)
+        homes = self._homes(subject)
+        if number not in homes:
+            self._moved.add(subject)
+        return homes
+
+    def _homes(self, subject: str | None) -> Sequence[int]:
+        return range(self._count) if subject is None else (partition_of(subject, self._count),)
 
     def tell(self, log: Log) -> None:
         """Say what became of it."""
@@ -144,8 +151,9 @@ class _Kept:
             log(f"the state was of format {other[0]}, this version knows {state.FORMAT}: it was dropped")
         if self._moved:
             log(f"state of {len(self._moved)} organizations and feeds moved to their new partitions")
-        if self._forgotten:
-            log(f"{self._topics['policy']} was made again: its policies are read anew")
+        for name, what in (("policy", "policies"), ("topology", "topologies")):
+            if what in self._forgotten:
+                log(f"{self._topics[name]} was made again: its {what} are read anew")
 
 
 def _await_empty_group(admin: AdminClient, settings: Settings, log: Log) -> None:

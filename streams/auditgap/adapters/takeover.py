@@ -26,6 +26,7 @@ from auditgap.adapters.kafka import (
 )
 from auditgap.adapters.merge import Merge
 from auditgap.config import Settings
+from auditgap.core.inputs import organization_of
 from auditgap.core.ledger import Ledger
 from auditgap.core.shard import Shard
 from auditgap.errors import InputChanged, WorkerStop
@@ -63,7 +64,8 @@ class Place:
 class Part:
     """One owned partition; `places` is by topic.
 
-    `known` holds the ledgers of subjects that belong here, by their bytes in `ce_subject`. `attempt` says on which
+    `known` holds the ledgers of organizations that belong here, by their bytes in `ce_subject`; not those of feeds, as
+    only the body says whose an activity is that names its organization by uuid. `attempt` says on which
     record the last worker died, and how many did. `awaits_tick`: one is in the mailbox, and not read back yet.
     """
 
@@ -153,7 +155,11 @@ def take_over(
             if place.end == place.position:
                 merge.ended(topic)
         part = Part(number, found.shard, mine, found.attempt, merge)
-        part.known = {subject.encode("utf-8", "surrogatepass"): each for subject, each in part.shard.ledgers.items()}
+        part.known = {
+            subject.encode("utf-8", "surrogatepass"): each
+            for subject, each in part.shard.ledgers.items()
+            if organization_of(subject) is not None
+        }
         parts.append(part)
     return parts
 

@@ -52,6 +52,14 @@ def split_policy_key(key: str) -> tuple[str | None, int] | None:
     return organization_id, version
 
 
+def split_topology_key(key: str) -> tuple[str, int] | None:
+    """Take the key of a version of the topology apart: whose, and which; None for another key."""
+    if not key.startswith(_TOPOLOGY):
+        return None
+    subject, version = json.loads(key.removeprefix(_TOPOLOGY))
+    return subject, version
+
+
 def everywhere(_: str) -> bool:
     """Say that every subject is at home here: for whoever has but one shard."""
     return True
