@@ -58,6 +58,7 @@ class TopicSettings(_Section):
     observation: TopicName = "compliance.observation"
     policy: TopicName = "compliance.policy"
     status: TopicName = "compliance.status"
+    topology: TopicName = "compliance.topology"
     finding: TopicName = "compliance.finding"
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
     replication: Annotated[int, Field(ge=1, le=10)] = 1
@@ -82,6 +83,11 @@ class TopicSettings(_Section):
     def policy_dlq(self) -> str:
         """Dead letters of the policy topic."""
         return f"{self.policy}.dlq"
+
+    @property
+    def topology_dlq(self) -> str:
+        """Dead letters of the topology topic."""
+        return f"{self.topology}.dlq"
 
 
 class RegistrySettings(_Section):

@@ -16,7 +16,7 @@ from fastavro.schema import SchemaParseException
 
 from auditgap import resources
 from auditgap.adapters.avro_flat import record_writer
-from auditgap.core import observations, policy, times
+from auditgap.core import observations, policy, times, topology
 from auditgap.core.inputs import Activity, Actor, Rejection
 from auditgap.core.observations import Observation
 from auditgap.core.records import (
@@ -158,6 +158,10 @@ class Encoder:
         """Write a version of a policy. Raises UnicodeEncodeError where a text holds half of a surrogate pair."""
         return self._shape("policy", policy.as_shape(version))
 
+    def topology(self, version: topology.Topology) -> bytes:
+        """Write a version of the topology. Raises UnicodeEncodeError as `policy` does."""
+        return self._shape("topology", topology.as_shape(version))
+
     def _shape(self, name: str, shape: dict[str, Any]) -> bytes:
         return self._prefixes[name] + self._write[name]([shape[field] for field in self._fields[name]])
 
@@ -219,6 +223,12 @@ def decode_policy(ids: SchemaIds, value: bytes | None, append_time: int) -> poli
     """Read a version of a policy from its wire format; the broker says when it was appended."""
     shape = ids.decode(value, "policy")
     return shape if isinstance(shape, Rejection) else policy.from_shape(_plain(shape), append_time)
+
+
+def decode_topology(ids: SchemaIds, value: bytes | None, append_time: int) -> topology.Topology | Rejection:
+    """Read a version of the topology from its wire format; the broker says when it was appended."""
+    shape = ids.decode(value, "topology")
+    return shape if isinstance(shape, Rejection) else topology.from_shape(_plain(shape), append_time)
 
 
 def _plain(value: Any) -> Any:

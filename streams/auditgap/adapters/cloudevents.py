@@ -15,6 +15,7 @@ from auditgap.core.inputs import Activity
 from auditgap.core.observations import Observation
 from auditgap.core.policy import Policy
 from auditgap.core.records import Alert, Emission, Gap, Status
+from auditgap.core.topology import Topology
 
 Headers = list[tuple[str, bytes]]
 """As confluent-kafka gives and takes them; a value may also be None there, which is treated as absent."""
@@ -26,6 +27,7 @@ OBSERVATION_TYPE: Final = b"io.auditgap.compliance.observation"
 STATUS_TYPE: Final = "io.auditgap.compliance.status"
 FINDING_TYPE: Final = "io.auditgap.compliance.finding"
 POLICY_TYPE: Final = b"io.auditgap.compliance.policy"
+TOPOLOGY_TYPE: Final = b"io.auditgap.compliance.topology"
 
 _SPEC: Final = ("ce_specversion", b"1.0")
 _AVRO: Final = ("content-type", b"application/avro")
@@ -111,13 +113,21 @@ def policy_subject(organization_id: str | None) -> str:
 
 def of_policy(policy: Policy) -> Headers:
     """Make the headers of a version of a policy."""
-    subject = policy_subject(policy.organization_id)
+    return _of_version(policy_subject(policy.organization_id), policy.version, POLICY_TYPE, policy.produced_at)
+
+
+def of_topology(topology: Topology) -> Headers:
+    """Make the headers of a version of the topology."""
+    return _of_version(topology.subject, topology.version, TOPOLOGY_TYPE, topology.produced_at)
+
+
+def _of_version(subject: str, version: int, kind: bytes, produced_at: int) -> Headers:
     return [
         _SPEC,
-        ("ce_id", f"{subject}/{policy.version}".encode()),
+        ("ce_id", f"{subject}/{version}".encode()),
         ("ce_source", b"/auditgap"),
-        ("ce_type", POLICY_TYPE),
-        ("ce_time", times.text_of(policy.produced_at).encode()),
+        ("ce_type", kind),
+        ("ce_time", times.text_of(produced_at).encode()),
         ("ce_subject", subject.encode()),
         _AVRO,
     ]

@@ -153,6 +153,12 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
         ),
         TopicSpec(topics.policy_dlq, "versions of a policy that were refused, with the reason", dead),
         TopicSpec(
+            topics.topology,
+            "versions of what each parent, feed and organization is linked to, chained by digest",
+            {**_COMPACTED, **_SIX_YEARS, **stamped, **_RECORD_BYTES},
+        ),
+        TopicSpec(topics.topology_dlq, "versions of the topology that were refused, with the reason", dead),
+        TopicSpec(
             mailbox,
             "what partitions tell each other, and ticks",
             {**kept, **stamped, **_RECORD_BYTES},
