@@ -34,6 +34,7 @@ class Site:
                 alert=f"{name}.alert",
                 gap=f"{name}.gap",
                 policy=f"{name}.policy",
+                topology=f"{name}.topology",
                 status=f"{name}.status",
                 finding=f"{name}.finding",
                 partitions=partitions,
