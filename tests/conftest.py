@@ -56,7 +56,7 @@ def settings(kafka: str) -> Iterator[Settings]:
         kafka={"bootstrap_servers": kafka},
         topics={
             name: f"{own}.{name}"
-            for name in ("activity", "observation", "alert", "gap", "policy", "status", "topology", "finding")
+            for name in ("activity", "observation", "alert", "gap", "policy", "status", "finding", "topology")
         },
         worker={"group": own, "instance_id": own, "http_port": 0},
     )
@@ -78,8 +78,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "AUDITGAP_TOPICS__ALERT": topics.alert,
         "AUDITGAP_TOPICS__GAP": topics.gap,
         "AUDITGAP_TOPICS__POLICY": topics.policy,
-        "AUDITGAP_TOPICS__STATUS": topics.status,
         "AUDITGAP_TOPICS__TOPOLOGY": topics.topology,
+        "AUDITGAP_TOPICS__STATUS": topics.status,
         "AUDITGAP_TOPICS__FINDING": topics.finding,
         "AUDITGAP_WORKER__GROUP": worker.group,
         "AUDITGAP_WORKER__INSTANCE_ID": worker.instance_id,

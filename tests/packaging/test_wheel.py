@@ -39,7 +39,7 @@ def test_installed_package_finds_its_schemas(wheel: Path, tmp_path: Path) -> Non
     zipfile.ZipFile(wheel).extractall(site)
     script = (
         "from auditgap import resources; import json\n"
-        "for name in ('activity', 'alert', 'gap', 'policy'):\n"
+        "for name in ('activity', 'alert', 'gap', 'policy', 'topology'):\n"
         "    path = resources.path('schemas', f'{name}.avsc'); json.loads(path.read_text()); print(path)\n"
     )
     shown = subprocess.run([python, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)

@@ -18,7 +18,7 @@ from auditgap.core.observations import Observation, read_observation
 from auditgap.core.records import Alert, Emission, Gap, as_dict
 from auditgap.core.shard import Shard, everywhere
 from auditgap.core.times import text_of
-from auditgap.core.topology import Link, Topology, successor
+from auditgap.core.topology import Link, Says, Topology, successor
 
 EXAMPLES: Final = settings(max_examples=300, deadline=None, derandomize=True)
 
@@ -105,16 +105,8 @@ def chains(draw: st.DrawFn, subject: str) -> list[Input]:
                     valid_until=None if until is None else at(until),
                 )
             )
-        said = Topology(
-            subject=subject,
-            version=1,
-            previous_digest=None,
-            author="jane@example.com",
-            produced_at=at(appended),
-            members=tuple(links),
-            append_time=at(appended),
-        )
-        made.append(successor(made[-1] if made else None, said))
+        latest = made[-1] if made else None
+        made.append(successor(latest, subject, Says(members=tuple(links)), "jane@example.com", at(appended)))
     return list(made)
 
 

@@ -17,7 +17,7 @@ A time that lies ahead is refused: a topology says what is, not what is planned.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from auditgap.core import times, versions
 from auditgap.core.inputs import ADMISSION_SKEW, Rejection
@@ -65,6 +65,14 @@ class Alias:
             raise ValueError("an alias lacks an id")
 
 
+class Says(NamedTuple):
+    """What a version says, as Topology has it."""
+
+    aliases: tuple[Alias, ...] = ()
+    members: tuple[Link, ...] = ()
+    belongs_to: tuple[Link, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
     """One version of what is known about one subject. Links and aliases are sorted, each once.
@@ -99,9 +107,9 @@ class Topology:
         return digest({name: _said(value) for name, value in as_shape(self).items()})
 
     @property
-    def says(self) -> tuple[tuple[Alias, ...], tuple[Link, ...], tuple[Link, ...]]:
+    def says(self) -> Says:
         """What it says, without its stamps."""
-        return self.aliases, self.members, self.belongs_to
+        return Says(self.aliases, self.members, self.belongs_to)
 
 
 def _said(value: object) -> object:
@@ -175,18 +183,16 @@ def extended(chain: tuple[Topology, ...], new: Topology) -> tuple[Topology, ...]
     return (*chain, new)
 
 
-def successor(latest: Topology | None, said: Topology) -> Topology:
-    """Make the version that follows the latest one and says what `said` does; its version there counts for nothing."""
+def successor(latest: Topology | None, subject: str, says: Says, author: str, now: int) -> Topology:
+    """Make the next version; its append time is only now until the broker says it."""
     return Topology(
-        subject=said.subject,
+        subject=subject,
         version=latest.version + 1 if latest else 1,
         previous_digest=latest.digest if latest else None,
-        author=said.author,
-        produced_at=said.produced_at,
-        aliases=said.aliases,
-        members=said.members,
-        belongs_to=said.belongs_to,
-        append_time=said.append_time,
+        author=author,
+        produced_at=now,
+        **says._asdict(),
+        append_time=now,
     )
 
 

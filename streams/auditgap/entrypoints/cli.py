@@ -112,13 +112,13 @@ def policy() -> None:
     """Say who may change the settings, and when."""
 
 
-_POLICY_FILE: Final = click.argument(
+_VERSION_FILE: Final = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 )
 
 
 @policy.command("check")
-@_POLICY_FILE
+@_VERSION_FILE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: the defaults, then each organization.")
 def check_policy(file: Path, *, as_json: bool) -> int:
     """Show what a policy file means, or all that is wrong with it."""
@@ -128,7 +128,7 @@ def check_policy(file: Path, *, as_json: bool) -> int:
 
 
 @policy.command("apply")
-@_POLICY_FILE
+@_VERSION_FILE
 @click.option("--author", metavar="NAME", help="Who answers for it, instead of the file's author.")
 def apply_policy(file: Path, author: str | None) -> int:
     """Publish what a policy file changes.
@@ -144,6 +144,35 @@ def apply_policy(file: Path, author: str | None) -> int:
 _OBSERVATIONS: Final = click.option(
     "--observations", metavar="FILE", multiple=True, type=_FILE, help="What a collector saw, one JSON object a line."
 )
+
+
+@cli.group()
+def topology() -> None:
+    """Say what belongs to which parent and feed."""
+
+
+@topology.command("check")
+@_VERSION_FILE
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: parents and feeds, then organizations.")
+def check_topology(file: Path, *, as_json: bool) -> int:
+    """Show what a topology file means, or all that is wrong with it."""
+    from auditgap.entrypoints import topology as command
+
+    return command.check(file, _say, as_json=as_json)
+
+
+@topology.command("apply")
+@_VERSION_FILE
+@click.option("--author", metavar="NAME", help="Who answers for it, instead of the file's author.")
+def apply_topology(file: Path, author: str | None) -> int:
+    """Publish what a topology file changes.
+
+    The file is the whole topology: what is not in it any more has no members from now on. Safe to repeat.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import topology as command
+
+    return command.apply(load(), file, author, _say)
 
 
 @cli.command()

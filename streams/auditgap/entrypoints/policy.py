@@ -13,7 +13,7 @@ from auditgap.adapters.policy_yaml import PolicyFile
 from auditgap.config import Settings
 from auditgap.core import policy, times
 from auditgap.core.policy import Actors, Policy, Rules
-from auditgap.entrypoints import show
+from auditgap.entrypoints import show, version_file
 from auditgap.errors import UsageError
 
 Tell = Callable[[str], None]
@@ -23,16 +23,7 @@ _TIMES: Final = frozenset({"registered_at", "start", "end", "until"})
 
 def read(path: Path, tell: Tell) -> PolicyFile | None:
     """Read a policy file; None where it is wrong, after each fault was told with its line."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    found = policy_yaml.read(str(path), content)
-    if isinstance(found, PolicyFile):
-        return found
-    for fault in found:
-        tell(show.clean(fault))
-    return None
+    return version_file.read(path, tell, policy_yaml.read)
 
 
 def check(path: Path, tell: Tell, *, as_json: bool) -> int:
@@ -62,11 +53,7 @@ def apply(settings: Settings, path: Path, author: str | None, tell: Tell) -> int
     file = read(path, tell)
     if file is None:
         return UsageError.exit_status
-    author = author or file.author
-    if author is None:
-        raise UsageError(f"{path} names no author: add `author: you@example.com`, or give --author")
-    if not (0 < len(author) <= 500 and author.isprintable()):
-        raise UsageError("--author takes 1 to 500 printable characters")
+    author = version_file.author_of(path, author, file.author)
     with PolicyTopic(settings, schema_ids(settings), tell) as topic:
         changes = []
         now = clock.now()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from auditgap.adapters.policy_yaml import MOST_BYTES, PolicyFile, read
+from auditgap.adapters.policy_yaml import PolicyFile, read
+from auditgap.adapters.yaml_file import MOST_BYTES
 from auditgap.core.policy import Actors, Rules
 from auditgap.core.times import SECOND, parse
 

@@ -52,11 +52,16 @@ def link(name: str, since: float | None = None, until: float | None = None) -> L
     )
 
 
+def following(latest: Topology | None, each: Topology) -> Topology:
+    """Make the version that follows the latest one and says what another does."""
+    return successor(latest, each.subject, each.says, each.author, each.append_time)
+
+
 def chain(*versions: Topology) -> tuple[Topology, ...]:
     """Make a chain of what was said."""
     made: tuple[Topology, ...] = ()
     for each in versions:
-        longer = extended(made, successor(made[-1] if made else None, each))
+        longer = extended(made, following(made[-1] if made else None, each))
         assert isinstance(longer, tuple), longer
         made = longer
     return made
@@ -215,7 +220,7 @@ class Site:
     def members(self, subject: str, *links: Link, appended: float = 0, aliases: tuple[Alias, ...] = ()) -> None:
         """Say who the members of a subject are."""
         known = self.made.get(subject, ())
-        new = successor(known[-1] if known else None, said(subject, appended, members=links, aliases=aliases))
+        new = following(known[-1] if known else None, said(subject, appended, members=links, aliases=aliases))
         self.made[subject] = (*known, new)
         self.take(self.of(subject).topology(new, at(appended)))
 

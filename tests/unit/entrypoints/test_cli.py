@@ -26,6 +26,7 @@ from auditgap.errors import BrokerError, UsageError
 BEGIN = parse("2026-11-23T12:00:00Z") or 0
 UNTIL = "2026-11-24T00:00:00Z"
 EXAMPLE = Path(__file__).parents[3] / "docs" / "policy-example.yaml"
+TOPOLOGY = EXAMPLE.with_name("topology-example.yaml")
 
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
@@ -104,6 +105,8 @@ def backtest(content: str | bytes, *options: str) -> tuple[int, dict[str, Any]]:
         ["policy", "check"],
         ["policy", "check", "no-such-file"],
         ["policy", "apply", "."],
+        ["topology", "check"],
+        ["topology", "apply", "."],
     ],
     ids=" ".join,
 )
@@ -124,6 +127,8 @@ def test_wrong_use_is_2(arguments: list[str]) -> None:
         "topics apply",
         "policy check",
         "policy apply",
+        "topology check",
+        "topology apply",
         "publish",
         "worker",
         "gaps",
@@ -143,7 +148,8 @@ def test_help_lists_every_command_with_a_whole_sentence() -> None:
     """The list of commands fits a terminal of 80 columns without being cut."""
     text = run("--help").stdout
     assert "..." not in text.partition("Commands:")[2]
-    for command in ("demo", "broker", "topics", "policy", "publish", "worker", "gaps", "alerts", "status", "backtest"):
+    names = "demo broker topics policy topology publish worker gaps alerts status backtest"
+    for command in names.split():
         assert f"\n  {command} " in text
 
 
@@ -170,7 +176,15 @@ def test_module_is_the_command() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["gaps"], ["alerts"], ["topics", "apply"], ["worker"], ["publish", "-"], ["policy", "apply", str(EXAMPLE)]],
+    [
+        ["gaps"],
+        ["alerts"],
+        ["topics", "apply"],
+        ["worker"],
+        ["publish", "-"],
+        ["policy", "apply", str(EXAMPLE)],
+        ["topology", "apply", str(TOPOLOGY)],
+    ],
 )
 @pytest.mark.parametrize(
     ("variable", "value", "named"),
@@ -520,6 +534,52 @@ def test_a_policy_needs_an_author(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "--author" in result.stderr
     assert run("policy", "apply", str(file), "--author", "a\nb").exit_code == 2
+
+
+# --- topology ---------------------------------------------------------------------------------------------------------
+
+
+def test_topology_check_shows_what_the_example_means() -> None:
+    """`topology check` shows parents and feeds with their members, then organizations with what they belong to."""
+    result = run("topology", "check", str(TOPOLOGY))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("4 organizations, by jane.doe@example.com\n")
+    blocks = {block.split("\n")[0]: block.split("\n")[1:] for block in result.stdout.rstrip().split("\n\n")[1:]}
+    assert blocks["feed feed_main"] == [
+        "  sees        org_01PRODUCTION",
+        "  sees        org_01RESEARCH from 2026-03-01 00:00:00 UTC",
+    ]
+    assert blocks["organization org_01HOLDING"] == [
+        "  belongs to  feed feed_sandbox",
+        "  switches    org_01SANDBOX",
+    ]
+    assert "  uuid        8f7e6a5b-1234-4cde-9abc-0123456789ab" in blocks["organization org_01PRODUCTION"]
+
+
+def test_topology_check_json() -> None:
+    """`topology check --json` gives each parent, feed and organization on a line, times as ISO 8601."""
+    found = [json.loads(line) for line in run("topology", "check", str(TOPOLOGY), "--json").stdout.splitlines()]
+    assert len(found) == 7
+    (research,) = (each for each in found if each["subject"] == "org_01RESEARCH")
+    assert research["belongs_to"][0] == {
+        "subject": "feed/feed_main",
+        "valid_from": "2026-03-01T00:00:00.000000Z",
+        "valid_until": None,
+    }
+
+
+@pytest.mark.parametrize("command", ["check", "apply"])
+def test_a_wrong_topology_is_2(command: str, tmp_path: Path) -> None:
+    """All that is wrong with a topology file is told by line, with status 2, before Kafka is asked anything."""
+    file = tmp_path / "topology.yaml"
+    file.write_text("organizations:\n  org_1:\n    feeds: [f]\n    uid: x\n")
+    result = run("topology", command, str(file))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
+        [f"{file}:4", "organizations.org_1.uid"],
+    ]
+    file.write_text("organizations: {}\n")
+    assert "--author" in run("topology", "apply", str(file)).stderr
 
 
 def test_backtest_takes_an_operators_word(tmp_path: Path) -> None:
