@@ -199,6 +199,14 @@ def test_a_signed_copy_counts_in_full(first: bool) -> None:
     assert standing(shard) == standing(run(Input(OFF, 11), Input(ON, 21))[0])
 
 
+def test_the_off_was_known_from_the_first_copy() -> None:
+    """What the first copy told without proof was told then, though the signed one says more."""
+    copies = [Input(MIXED, 16, trusted=False), Input(MIXED, 46)]
+    for order in permutations(copies):
+        shard, _ = run(*order)
+        assert gap_of(shard).first_evidence_at == at(16)
+
+
 # --- observations and operators ---------------------------------------------------------------------------------------
 
 
