@@ -132,6 +132,11 @@ def parent_of(subject: str) -> str | None:
     return subject.removeprefix(PARENT_SUBJECT_PREFIX) if subject.startswith(PARENT_SUBJECT_PREFIX) else None
 
 
+def name_of(subject: str) -> str:
+    """Name a subject in a sentence: organization, parent or feed, and its id."""
+    return subject.replace("/", " ", 1) if organization_of(subject) is None else f"organization {subject}"
+
+
 def key_of(subject: str) -> str:
     """Name the record key of a subject: the organization's or the feed's id, or the subject of a parent."""
     return subject.removeprefix(FEED_SUBJECT_PREFIX)

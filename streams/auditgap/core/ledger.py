@@ -27,6 +27,7 @@ from auditgap.core.inputs import (
     Actor,
     Rejection,
     admit,
+    name_of,
     organization_of,
     parent_of,
 )
@@ -1202,7 +1203,7 @@ class Ledger:
     @property
     def name(self) -> str:
         """The subject in a sentence."""
-        return f"organization {self.subject}" if self.organization_id else self.subject.replace("/", " ", 1)
+        return name_of(self.subject)
 
     def _alert_id(self, kind: str, *identity: str) -> str:
         return identifier("alert", kind, self.subject, *identity)

@@ -93,7 +93,7 @@ def finding_of(gap: Gap, product_version: str | None = None) -> dict[str, Any]:
     activity_id = _activity_of(gap)
     status_id, status = _status_of(gap)
     severity_id, severity = _SEVERITIES[_severity_of(gap)]
-    subject = gap.organization_id or gap.feed_id or "default"
+    subject = gap.organization_id or gap.parent_id or gap.feed_id or "default"
     what = _CAUSES.get(gap.cause, gap.cause)
     title = f"Audit feed off: {what}"
     return _known(
@@ -116,7 +116,8 @@ def finding_of(gap: Gap, product_version: str | None = None) -> dict[str, Any]:
         status_id=status_id,
         status=status,
         status_detail=gap.state if gap.superseded_by is None else f"{gap.state} by {gap.superseded_by}",
-        is_alert=gap.state in {"OPEN", "CLOSED"},
+        # That of the parent or feed speaks for all its members.
+        is_alert=gap.state in {"OPEN", "CLOSED"} and gap.inherited_from is None,
         message=f"{title}; {subject}, {gap.state.lower()}",
         finding_info=_known(
             uid=gap.incident_id,

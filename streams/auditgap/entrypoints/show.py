@@ -10,6 +10,7 @@ import orjson
 
 from auditgap.core import times
 from auditgap.core.fold import EVENTS
+from auditgap.core.inputs import name_of
 from auditgap.core.records import Alert, Emission, Gap, Severity, Status, as_dict, as_json
 
 WIDTH: Final = 100
@@ -112,7 +113,7 @@ def _authority(gap: Gap) -> str:
 
 def gap_lines(gap: Gap, now: int) -> list[str]:
     """Show a gap as a block of lines. `now` tells how long an open one has lasted."""
-    subject = f"organization {gap.organization_id}" if gap.organization_id else f"feed {gap.feed_id or 'default'}"
+    subject = name_of(gap.subject)
     rows = [("off since" if gap.closed_at is None else "off from", _between(gap.opened_at, gap.opened_at_latest))]
     if gap.closed_at is not None:
         rows.append(("back on", _between(gap.closed_at_earliest, gap.closed_at)))
@@ -140,6 +141,8 @@ def gap_lines(gap: Gap, now: int) -> list[str]:
         rows.append(
             ("recorded inside", f"{gap.activity_inside_count:,}: {clean(' to '.join(each for each in ids if each))}")
         )
+    if gap.inherited_from:
+        rows.append(("inherited from", f"gap {gap.inherited_from}"))
     if gap.superseded_by:
         rows.append(("superseded by", gap.superseded_by))
     rows.append(("gap", f"{gap.gap_id}, revision {gap.revision}, incident {gap.incident_id}"))
@@ -151,7 +154,7 @@ def gap_lines(gap: Gap, now: int) -> list[str]:
 def alert_lines(alert: Alert) -> list[str]:
     """Show an alert as a line, and its sentence below it."""
     severity = click.style(f"{alert.severity.name:<13}", **_SEVERITY_STYLE.get(alert.severity, {}))
-    subject = alert.organization_id or f"feed {alert.feed_id or 'default'}"
+    subject = alert.organization_id or name_of(alert.subject)
     at = alert.occurred_at if alert.occurred_at is not None else alert.detected_at
     notes = alert.status.lower()
     if alert.revision > 1:
@@ -172,9 +175,7 @@ def alert_lines(alert: Alert) -> list[str]:
 
 def status_lines(status: Status, now: int) -> list[str]:
     """Show a status as a line, and what it rests on below it. `now` tells how old its last proof is."""
-    subject = (
-        f"organization {status.organization_id}" if status.organization_id else f"feed {status.feed_id or 'default'}"
-    )
+    subject = name_of(status.subject)
     audited = click.style(f"{status.audited:<8}", **_AUDITED_STYLE.get(status.audited, {}))
     since = "" if status.since is None else f" since {moment(status.since)}"
     reason = status.reason.lower().replace("_", " ")

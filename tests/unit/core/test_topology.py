@@ -425,6 +425,36 @@ def test_a_member_has_its_own_gap_beside() -> None:
     assert sorted(each.subject for each in site.pages.values()) == ["feed/feed_1", "org_1"]
 
 
+def test_an_organization_that_is_a_parent() -> None:
+    """Its own switch is its gap and page, which lists its members; they inherit, and what it inherits ends with it."""
+    site = Site()
+    site.members("org_1", link("org_2"))
+    site.members("feed/feed_1", link("org_1"))
+    site.act(setting("off", 50, logging=False), feed_event("feed off", 60, logging=False))
+    own, inherited = site.gaps("org_1")
+    gap = site.gap("org_2")
+    assert (own.inherited_from, gap.inherited_from, gap.incident_id) == (None, own.gap_id, own.incident_id)
+    assert inherited.inherited_from is not None
+    pages = {each.subject: each.summary.rpartition("; ")[2] for each in site.pages.values()}
+    assert pages == {"org_1": "so for 1 organization: org_2", "feed/feed_1": "so for 1 organization: org_1"}
+
+
+def test_time_goes_on_for_members() -> None:
+    """A member of what is off is not audited; that it still is, is told once, where it comes from."""
+    site = Site()
+    site.members("feed/feed_1", link("org_1"))
+    site.act(act("seen", 10), feed_event("off", 50, logging=False))
+    for shard in (site.above, site.below):
+        for seconds in (100, 100 + 1000):
+            site.take(shard.tick(at(seconds), at(seconds)))
+    (still,) = {each.alert_id: each for each in alerts(site.out, "gap_still_open")}.values()
+    assert still.subject == "feed/feed_1"
+    assert still.summary.endswith("; so for 1 organization: org_1")
+    status = site.below.ledgers["org_1"].status
+    assert status is not None
+    assert (status.audited, status.open_gap_id) == ("NO", site.gap("org_1").gap_id)
+
+
 def test_superseded_and_back() -> None:
     """Where a better opening takes the place of the parent's gap, the member's follows, whichever is heard first."""
     site = Site()
