@@ -151,7 +151,7 @@ def test_topology(site: Site, workers: Workers) -> None:
     until(lambda: len(site.gaps()) == 1 + len(members), lambda: f"{site.gaps()}")
     worker.kill()
     worker = workers.start(site).await_ready()
-    own = record("own", None, ago(-2), organization_uuid="uuid_a")
+    own = record("own", None, ago(-9), organization_uuid="uuid_a")
     site.produce([wire(settings("on", None, ago(-2), api=True)), wire(own)])
     until(lambda: {gap.state for gap in site.gaps().values()} == {"CLOSED"}, lambda: f"{site.gaps()}")
     workers.finish(site, worker)
@@ -304,8 +304,8 @@ def posting() -> tuple[str, ...]:
         "from auditgap.core.intake import Mail, Outcome\n"
         "from auditgap.core.shard import Shard\n"
         "whole = Shard.activity\n"
-        "def activity(self, each, append_time, now):\n"
-        "    outcome = whole(self, each, append_time, now)\n"
+        "def activity(self, each, append_time, now, **how):\n"
+        "    outcome = whole(self, each, append_time, now, **how)\n"
         "    mail = Mail('org_z', 'news', {'id': each.id})\n"
         "    return outcome if each.api_enabled is None else replace(outcome, mail=(mail,))\n"
         "def post(self, mail, append_time, now):\n"
