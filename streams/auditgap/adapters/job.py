@@ -434,7 +434,7 @@ class Job:
         self._post(outcome.mail)
         if outcome.rejection is not None:
             self._dead_letter(part, message, outcome.rejection)
-        else:
+        elif message.topic() != self._mailbox:
             self._metrics.records.labels("repeat" if outcome.repeat else "applied").inc()
 
     # --- the sides ----------------------------------------------------------------------------------------------------
@@ -489,6 +489,7 @@ class Job:
         if isinstance(mail, Rejection):
             self._dead_letter(part, message, mail)
         elif mail.kind == mailbox.TICK:
+            self._metrics.mail.labels(mail.kind).inc()
             part.awaits_tick = False
             outcome = part.shard.tick(append_time, now)
             self._send(part, outcome.emissions)
@@ -496,7 +497,9 @@ class Job:
         elif self._partition_of(mail.key) != part.number:
             self._forward(message, mail.key, [], urgent=True)
         else:
-            self._follow(part, message, part.shard.post(mail, append_time, now))
+            outcome = part.shard.post(mail, append_time, now)
+            self._metrics.mail.labels(mail.kind).inc()
+            self._follow(part, message, outcome)
 
     def _tick(self, now: int) -> None:
         """Write a tick to each owned partition, once a second; none while there is a backlog, of input or of ticks."""
