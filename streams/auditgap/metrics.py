@@ -10,12 +10,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.records = Counter(
             "auditgap_records",
-            "Records of the input topics by outcome: applied, repeat, dead_letter, forwarded; mail only by the last two.",
+            "Records of the input topics by outcome: applied, repeat, dead_letter, forwarded; mail by the last two.",
             ["outcome"],
             registry=self.registry,
         )
         self.mail = Counter(
-            "auditgap_mail", "Messages between partitions, and ticks, taken in, by kind.", ["kind"], registry=self.registry
+            "auditgap_mail", "Messages between partitions, and ticks, by kind.", ["kind"], registry=self.registry
         )
         self.dead_letters = Counter(
             "auditgap_dead_letters", "Records sent to the dead letters, by reason.", ["reason"], registry=self.registry
