@@ -75,7 +75,7 @@ def test_stopped_while_starting(site: Site, workers: Workers) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             worker.process.wait(delay)
         worker.process.terminate()
-        assert worker.await_end(15) in {0, -signal.SIGTERM}
+        assert worker.await_end(15) in {0, -signal.SIGTERM}, worker.text
         assert "Traceback" not in worker.text
     last = workers.start(site).await_ready()
     site.produce(one_window("org_a"))
