@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from typing import Final
+from typing import Final, Literal
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -39,11 +39,19 @@ class Contestant:
     state: str = "{group}.state"
     environment: tuple[tuple[str, str], ...] = ()
     chained: bool = False
-    whole_feed: bool = True
+    feed: Literal["whole", "everything", "share"] = "whole"
 
 
 CONTESTANTS: Final = (
     Contestant("auditgap", "**auditgap**: the worker", "contestant_auditgap.py", 5000, chained=True),
+    Contestant(
+        "everything",
+        "auditgap, everything on",
+        "contestant_auditgap.py",
+        5000,
+        chained=True,
+        feed="everything",
+    ),
     Contestant("loop", "hand-written loop, exactly once", "baseline_loop.py", 5000),
     Contestant(
         "loop-alo",
@@ -58,7 +66,7 @@ CONTESTANTS: Final = (
         "baseline_faust.py",
         400,
         state="{group}-organizations-changelog",
-        whole_feed=False,
+        feed="share",
     ),
 )
 
@@ -74,16 +82,15 @@ class Run:
     faults: list[str]
 
 
-def settings_for(servers: str, activity: str, name: str) -> Settings:
-    """Name the topics of one run."""
+def settings_for(servers: str, activity: str, name: str, aside: str | None = None) -> Settings:
+    """Name the topics of one run; those of observations and policies begin with `aside`, where these are shared."""
+    shared = {each: f"{aside or name}.{each}" for each in ("observation", "policy")}
     return config.load(
         kafka={"bootstrap_servers": servers},
         topics={
             "activity": activity,
-            **{
-                each: f"{name}.{each}"
-                for each in ("observation", "alert", "gap", "policy", "status", "topology", "finding")
-            },
+            **shared,
+            **{each: f"{name}.{each}" for each in ("alert", "gap", "status", "topology", "finding")},
             "partitions": PARTITIONS,
         },
         worker={"group": name, "instance_id": name, "http_port": 0, "log_level": "WARNING"},
@@ -130,7 +137,9 @@ def run(contestant: Contestant, number: int, settings: Settings, expected: Expec
     try:
         timing, others, problems = _timed(contestant, task, environment_of(settings), broker, tmp)
         if timing is not None:
-            problems += checks.faults(settings, state, expected, chained=contestant.chained)
+            problems += checks.faults(
+                settings, state, expected, chained=contestant.chained, everything=contestant.feed == "everything"
+            )
     finally:
         _delete(task.servers, topics.activity, group)
     return Run(contestant.name, number, timing, others, problems)

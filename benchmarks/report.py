@@ -86,9 +86,9 @@ def _spread(figures: Sequence[float], form: str) -> str:
     return f"{median(figures):{form}} ({min(figures):{form}} to {max(figures):{form}})"
 
 
-def targets(runs: Sequence[Run], published: float) -> list[Target]:
+def targets(runs: Sequence[Run], published: float | None) -> list[Target]:
     """Hold the medians (of memory: the worst) against what is promised."""
-    own, faust = rates(runs, "auditgap"), rates(runs, "faust")
+    own, faust, everything = rates(runs, "auditgap"), rates(runs, "faust"), rates(runs, "everything")
     memory = _each(runs, "auditgap", lambda timing: timing.peak_mb)
     burned, plain = cpu(runs, "auditgap"), cpu(runs, "loop")
     return [
@@ -108,7 +108,20 @@ def targets(runs: Sequence[Run], published: float) -> list[Target]:
             ".2f times",
             lambda value: value <= 2.5,
         ),
-        _target("publish at least 40,000/s", [published], lambda: published, ",.0f/s", lambda value: value >= 40_000),
+        _target(
+            "with everything on at least 120,000 activities/s",
+            everything,
+            lambda: median(everything),
+            ",.0f",
+            lambda value: value >= 120_000,
+        ),
+        _target(
+            "publish at least 40,000/s",
+            [] if published is None else [published],
+            lambda: published or 0,
+            ",.0f/s",
+            lambda value: value >= 40_000,
+        ),
     ]
 
 

@@ -6,6 +6,7 @@ what the feed demands. Exit status: 1 if any output was wrong; a figure below it
 """
 
 import argparse
+import dataclasses
 import os
 import signal
 import subprocess
@@ -24,21 +25,37 @@ from auditgap.adapters.embedded_kafka import EmbeddedKafka
 from auditgap.config import Settings
 from contest import CONTESTANTS
 
+INDICATORS: Final = 0.01
+"""How many activities of the feed with everything are such that triage looks at."""
+
 SHARE: Final = 50_000
 """How much of the feed slow contestants get: the rate is what is compared."""
 
 
-def publish(settings: Settings, path: Path, records: int) -> float:
-    """Publish a feed with the product's own command; gives records/s, its start included."""
-    kafka.apply_topics(settings, lambda _: None)
-    began = time.monotonic()
+def command(settings: Settings, *words: str) -> None:
+    """Run one of the product's own commands."""
     subprocess.run(
-        [str(Path(sys.executable).with_name("auditgap")), "publish", str(path)],
+        [str(Path(sys.executable).with_name("auditgap")), *words],
         env={**os.environ, **contest.environment_of(settings)},
         check=True,
-        timeout=60 + records / 5000,
+        stderr=subprocess.DEVNULL,
+        timeout=600,
     )
-    return records / (time.monotonic() - began)
+
+
+def publish_everything(settings: Settings, tmp: Path, shape: workload.Shape) -> workload.Expectation:
+    """Publish policies, then activities and observations in turn, a minute of the feed at a time."""
+    rules, activities, seen = tmp / "policy.yaml", tmp / "activities.ndjson", tmp / "observations.ndjson"
+    rules.write_text(workload.policy(shape))
+    command(settings, "policy", "apply", str(rules))
+    expectation = workload.Expectation()
+    for lines, polls in workload.minutes(shape, expectation):
+        activities.write_text("".join(lines))
+        seen.write_text("".join(polls))
+        command(settings, "publish", str(activities))
+        command(settings, "publish", "--observations", str(seen))
+    _say(f"published {shape.records:,} activities, with policies, and an observation per organization and minute")
+    return expectation
 
 
 def main() -> int:
@@ -49,45 +66,59 @@ def main() -> int:
         del os.environ[name]  # the benchmark decides
     span = timedelta(milliseconds=options.records, minutes=1)
     whole = workload.Shape(options.records, (datetime.now(UTC) - span).replace(microsecond=0))
-    share = workload.Shape(min(options.records, SHARE), whole.begin)
+    shapes = {
+        "whole": whole,
+        "everything": dataclasses.replace(whole, indicators=INDICATORS),
+        "share": workload.Shape(min(options.records, SHARE), whole.begin),
+    }
     wanted = [each for each in CONTESTANTS if each.name in options.contestants]
     runs: list[contest.Run] = []
     with tempfile.TemporaryDirectory(prefix="auditgap-bench-") as directory:
         tmp = Path(directory)
         with EmbeddedKafka(tmp / "kafka", on_message=_say) as broker:
             servers = broker.bootstrap_servers
-            feeds: dict[bool, tuple[str, workload.Expectation]] = {}
-            published = 0.0
-            for is_whole, shape in ((True, whole), (False, share)):
-                if is_whole or any(not each.whole_feed for each in wanted):
-                    topic = "feed" if is_whole else "feed-share"
-                    path = tmp / f"{topic}.ndjson"
-                    feeds[is_whole] = topic, workload.write(path, shape)
-                    rate = publish(contest.settings_for(servers, topic, "publish"), path, shape.records)
-                    published = published or rate
-                    path.unlink()
-            _say(f"published {whole.records:,} activities at {published:,.0f}/s")
+            feeds: dict[str, workload.Expectation] = {}
+            rates: dict[str, float] = {}
+            for name in sorted({each.feed for each in wanted}):
+                settings = contest.settings_for(servers, name, "publish", name)
+                kafka.apply_topics(settings, lambda _: None)
+                if name == "everything":
+                    feeds[name] = publish_everything(settings, tmp, shapes[name])
+                    continue
+                path = tmp / f"{name}.ndjson"
+                feeds[name] = workload.write(path, shapes[name])
+                began = time.monotonic()
+                command(settings, "publish", str(path))
+                rates[name] = shapes[name].records / (time.monotonic() - began)
+                path.unlink()
+                _say(f"published {shapes[name].records:,} activities at {rates[name]:,.0f}/s")
             for number in range(1, options.rounds + 1):
                 for each in wanted:
-                    topic, expected = feeds[each.whole_feed]
-                    settings = contest.settings_for(servers, topic, f"{each.name}-{number}")
-                    runs.append(contest.run(each, number, settings, expected, broker.pid, tmp))
+                    aside = each.feed if each.feed == "everything" else None
+                    settings = contest.settings_for(servers, each.feed, f"{each.name}-{number}", aside)
+                    runs.append(contest.run(each, number, settings, feeds[each.feed], broker.pid, tmp))
                     _say(_line(runs[-1]))
-    expected = feeds[True][1]
-    lines = _conclude(options, expected, runs, published)
+    lines = _conclude(options, feeds, runs, rates.get("whole"))
     print("\n".join(lines))
     return int(any(run.faults for run in runs))
 
 
 def _conclude(
-    options: argparse.Namespace, expected: workload.Expectation, runs: list[contest.Run], published: float
+    options: argparse.Namespace,
+    feeds: dict[str, workload.Expectation],
+    runs: list[contest.Run],
+    published: float | None,
 ) -> list[str]:
+    expected = next(iter(feeds[name] for name in ("whole", "everything", "share") if name in feeds))
     targets = report.targets(runs, published)
     lines = [
         f"{expected.records:,} activities of 2,000 organizations on {contest.PARTITIONS} partitions, "
         f"{expected.settings_events:,} of them settings events, from which follow {expected.alerts:,} alerts and "
         f"{len(expected.windows):,} gaps; {options.rounds} interleaved rounds; median (least to most). The clock of "
-        "all runs from the first fetch until outputs, state and offsets of the last record are committed.",
+        "all runs from the first fetch until outputs, state and offsets of the last record are committed. With everything on "
+        "there are also a policy for "
+        f"each organization, {INDICATORS:.0%} indicator activities (half of them sign-ins, which name no organization) "
+        "and an observation per organization and minute of the feed; what is counted are activities.",
         "",
         *report.table(runs),
         "",

@@ -7,6 +7,7 @@ While an organization's feed is off, nothing else of it is recorded: the window 
 of auditgap is used here.
 """
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ Flags = tuple[bool | None, bool | None]
 """What a settings event says of the API and of its logging; None: not changed."""
 
 _STEP: Final = timedelta(milliseconds=1)
+_MINUTE: Final = 60_000
+"""How many records a minute of the feed has."""
 _USERS: Final = 4
 
 _TYPES: Final = (
@@ -38,6 +41,15 @@ _TYPES: Final = (
     (2, "claude_project_created", '"claude_project_id":"claude_proj_{0}"'),
 )
 """Ordinary activities: weight, type, fields of their own."""
+
+_INDICATORS: Final = (
+    (10, "sso_login_failed", '"client_platform":"web"'),
+    (4, "claude_user_role_updated", '"user_id":"user_{0}","previous_role":"user","current_role":"admin"'),
+    (3, "platform_api_key_created", '"api_key_id":"apikey_{0}"'),
+    (2, "org_data_export_started", '"export_id":"{0}"'),
+    (1, "claude_project_sharing_updated", '"claude_project_id":"claude_proj_{0}"'),
+)
+"""What triage looks at: weight, type, fields of their own. The first names no organization, as sign-ins do."""
 
 _SWITCH_OFF: Final[tuple[tuple[int, Flags], ...]] = (
     (50, (None, False)),
@@ -57,6 +69,7 @@ class Shape:
     begin: datetime
     organizations: int = 2000
     settings_share: float = 0.005
+    indicators: float = 0.0
     seed: int = 1
 
 
@@ -93,6 +106,10 @@ class Expectation:
         self._no_first_yet: dict[str, list[Window]] = {}
         self.last: dict[str, str] = {}
 
+    def is_on(self, organization: str) -> bool:
+        """Whether a feed is switched on, as far as has been written."""
+        return False not in self._flags.get(organization, ())
+
     @property
     def alerts(self) -> int:
         """Every settings event that says off, and every close, is one alert."""
@@ -128,9 +145,7 @@ class Expectation:
 def feed(shape: Shape) -> Iterator[Record]:
     """Make the feed, record by record."""
     chance = random.Random(shape.seed)
-    names = [f"org_01{chance.getrandbits(88):022x}" for _ in range(shape.organizations)]
-    uuids = [_uuid(chance) for _ in names]
-    actors = [[_actor(chance) for _ in range(_USERS)] for _ in names]
+    names, uuids, actors = _population(chance, shape)
     weights = [weight for weight, _, _ in _TYPES]
     flags: list[list[bool | None]] = [[None, None] for _ in names]
     off: list[int] = []
@@ -152,6 +167,10 @@ def feed(shape: Shape) -> Iterator[Record]:
             elif not was_off and False in flags[which]:
                 off.append(which)
             kind, extra = SETTINGS_TYPE, _flag_fields(chance, said)
+        elif shape.indicators and chance.random() < shape.indicators:
+            which = _one_that_is_on(chance, flags)
+            row = chance.choices(_INDICATORS, [weight for weight, _, _ in _INDICATORS])[0]
+            kind, extra = row[1], row[2].format(f"{chance.getrandbits(88):022x}")
         else:
             which = _one_that_is_on(chance, flags)
             if not kinds:
@@ -162,10 +181,12 @@ def feed(shape: Shape) -> Iterator[Record]:
         moment = shape.begin + number * _STEP + timedelta(microseconds=chance.randrange(1000))
         identifier = f"activity_01{number:06x}{chance.getrandbits(64):016x}"
         actor = actors[which][chance.randrange(_USERS)]
+        own = kind != _INDICATORS[0][1]
+        whose = f'"{names[which]}","organization_uuid":"{uuids[which]}"' if own else 'null,"organization_uuid":null'
         yield Record(
-            f'{{"id":"{identifier}","created_at":"{moment:%Y-%m-%dT%H:%M:%S.%f}Z","organization_id":"{names[which]}",'
-            f'"organization_uuid":"{uuids[which]}","actor":{actor},"type":"{kind}",{extra}}}\n',
-            names[which],
+            f'{{"id":"{identifier}","created_at":"{moment:%Y-%m-%dT%H:%M:%S.%f}Z","organization_id":{whose},'
+            f'"actor":{actor},"type":"{kind}",{extra}}}\n',
+            names[which] if own else "",
             identifier,
             said,
         )
@@ -187,6 +208,40 @@ def write(path: Path, shape: Shape) -> Expectation:
             file.write(record.line)
             expectation.add(record)
     return expectation
+
+
+def minutes(shape: Shape, expectation: Expectation) -> Iterator[tuple[list[str], list[str]]]:
+    """Write a feed minute by minute: the activities, and what a poll of every organization saw at the minute's end."""
+    names = _population(random.Random(shape.seed), shape)[0]
+    lines: list[str] = []
+    for record in feed(shape):
+        lines.append(record.line)
+        expectation.add(record)
+        if len(lines) == _MINUTE or expectation.records == shape.records:
+            seen_at = shape.begin + expectation.records * _STEP
+            yield lines, [_poll(name, expectation.is_on(name), seen_at) for name in names]
+            lines = []
+
+
+def _poll(name: str, on: bool, moment: datetime) -> str:
+    shape = {"kind": "settings_poll", "organization_id": name, "result": "enabled" if on else "disabled"}
+    return json.dumps({**shape, "observed_at": f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"}) + "\n"
+
+
+def policy(shape: Shape) -> str:
+    """Write a policy with rules of its own for every organization: one of its users may switch it off."""
+    names, _, actors = _population(random.Random(shape.seed), shape)
+    rules = {
+        name: {"owners": {"emails": [json.loads(users[0])["email_address"]]}}
+        for name, users in zip(names, actors, strict=True)
+    }
+    return json.dumps({"author": "benchmark", "defaults": {"settle": "60s"}, "organizations": rules}, indent=1)
+
+
+def _population(chance: random.Random, shape: Shape) -> tuple[list[str], list[str], list[list[str]]]:
+    """Make the organizations: their ids, their uuids and their users."""
+    names = [f"org_01{chance.getrandbits(88):022x}" for _ in range(shape.organizations)]
+    return names, [_uuid(chance) for _ in names], [[_actor(chance) for _ in range(_USERS)] for _ in names]
 
 
 def _one_that_is_on(chance: random.Random, flags: list[list[bool | None]]) -> int:
