@@ -115,8 +115,8 @@ def _conclude(
         f"{expected.records:,} activities of 2,000 organizations on {contest.PARTITIONS} partitions, "
         f"{expected.settings_events:,} of them settings events, from which follow {expected.alerts:,} alerts and "
         f"{len(expected.windows):,} gaps; {options.rounds} interleaved rounds; median (least to most). The clock of "
-        "all runs from the first fetch until outputs, state and offsets of the last record are committed. With everything on "
-        "there are also a policy for "
+        "all runs from the first fetch until outputs, state and offsets of the last record are committed. "
+        "With everything on there are also a policy for "
         f"each organization, {INDICATORS:.0%} indicator activities (half of them sign-ins, which name no organization) "
         "and an observation per organization and minute of the feed; what is counted are activities.",
         "",

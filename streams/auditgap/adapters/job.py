@@ -8,13 +8,13 @@ the settings event's name. Whatever is not plain, every settings event, and all 
 `core.shard`.
 """
 
-import json
 import time
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+import orjson
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 import auditgap
@@ -566,7 +566,7 @@ class Job:
             if isinstance(record, Gap):
                 self._outbox.send(self._topics.gap, record.gap_id.encode(), value, headers, part.number)
                 self._outbox.send(self._topics.gap_history, key, value, headers, part.number)
-                finding = json.dumps(finding_of(record, auditgap.__version__), separators=(",", ":")).encode()
+                finding = orjson.dumps(finding_of(record, auditgap.__version__))
                 self._outbox.send(self._topics.finding, key, finding, cloudevents.of_finding(record), part.number)
                 self._metrics.gap_revisions.inc()
             elif isinstance(record, Status):

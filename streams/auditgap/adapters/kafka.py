@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from aiokafka.partitioner import murmur2
@@ -329,6 +330,7 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
             consumer.close()
 
 
+@lru_cache(65_536)
 def partition_of(subject: str, partitions: int) -> int:
     """Name the partition a subject belongs to: what Java's partitioner makes of its key."""
     return int((murmur2(key_of(subject).encode("utf-8", "surrogatepass")) & 0x7FFFFFFF) % partitions)

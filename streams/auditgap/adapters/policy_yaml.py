@@ -179,7 +179,7 @@ def _understand(data: dict[str, Any], document: Document) -> PolicyFile | None:
     organizations = data.get("organizations")
     if not isinstance(organizations, dict):
         organizations = {}
-    below = policy.Rules(**base.filled(policy.Rules())) if base else policy.Rules()
+    below = policy.Rules(**base.filled(policy.BEGINNING)) if base else policy.BEGINNING
     _refuse_authorised_watchers(below, ("defaults",), document)
     made = {}
     for name, given in organizations.items():

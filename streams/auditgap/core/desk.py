@@ -326,9 +326,8 @@ def _known_from(ledger: Ledger, window: Window, first: int | None) -> int | None
 
 def _first_record(ledger: Ledger) -> int | None:
     """Say when the first ordinary activity was recorded, None where none was."""
-    runs = ledger.recent.runs.runs
-    entries = ledger.recent.entries()
-    begins = ([runs[0][0]] if runs else []) + ([time_of(entries[0])] if entries else [])
+    runs, entry = ledger.recent.runs.runs, ledger.recent.earliest()
+    begins = ([runs[0][0]] if runs else []) + ([time_of(entry)] if entry else [])
     return min(begins, default=None)
 
 

@@ -93,6 +93,7 @@ def finding_of(gap: Gap, product_version: str | None = None) -> dict[str, Any]:
     activity_id = _activity_of(gap)
     status_id, status = _status_of(gap)
     severity_id, severity = _SEVERITIES[_severity_of(gap)]
+    unmapped = {name: value for name, value in as_dict(gap).items() if value is not None and name not in _MAPPED}
     subject = gap.organization_id or gap.parent_id or gap.feed_id or "default"
     what = _CAUSES.get(gap.cause, gap.cause)
     title = f"Audit feed off: {what}"
@@ -127,7 +128,7 @@ def finding_of(gap: Gap, product_version: str | None = None) -> dict[str, Any]:
             modified_time=_start(gap.produced_at),
             data_sources=["Anthropic Compliance API activity feed"],
             analytic={"type_id": 1, "type": "Rule", "name": "audit feed off", "uid": "auditgap"},
-            attacks=attacks_of(ATTACK_IDS),
+            attacks=_ATTACKS,
         ),
         metadata=_known(
             version=VERSION,
@@ -140,7 +141,9 @@ def finding_of(gap: Gap, product_version: str | None = None) -> dict[str, Any]:
         ),
         resources=[{"uid": subject, "type": "organization" if gap.organization_id is not None else "feed"}],
         evidences=_evidences(gap) or None,
-        unmapped=_known(**{name: value for name, value in as_json(as_dict(gap)).items() if name not in _MAPPED}),
+        unmapped=as_json(
+            {name: value for name, value in as_dict(gap).items() if name not in _MAPPED and value is not None}
+        ),
     )
 
 
@@ -233,3 +236,6 @@ def _end(micros: int | None) -> int | None:
 
 def _known(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+_ATTACKS: Final = attacks_of(ATTACK_IDS)

@@ -195,6 +195,10 @@ class Policy:
         return digest(as_shape(self))
 
 
+BEGINNING: Final = Rules()
+"""The rules where there is no policy."""
+
+
 # --- what a policy says -----------------------------------------------------------------------------------------------
 
 
@@ -205,9 +209,9 @@ def in_force(policies: Iterable[Policy], at: int) -> Policy | None:
 
 
 def rules_at(policies: Iterable[Policy], at: int) -> Rules:
-    """Give the rules at a time; where there is no policy, those that auditgap begins with."""
+    """Give the rules at a time."""
     policy = in_force(policies, at)
-    return Rules() if policy is None else policy.rules
+    return BEGINNING if policy is None else policy.rules
 
 
 def verdict(policies: Iterable[Policy], actor: Actor, at: int) -> str:
@@ -346,7 +350,7 @@ def from_shape(shape: Mapping[str, Any], append_time: int) -> Policy | Rejection
 
 def difference(old: Policy | None, new: Policy) -> tuple[str, ...]:
     """Say what a version changes, a clause for each thing."""
-    before, after = old.rules if old else Rules(), new.rules
+    before, after = old.rules if old else BEGINNING, new.rules
     said = [
         *_moved("owner", names(before.owners), names(after.owners)),
         *_moved("authorised actor", names(before.authorised), names(after.authorised)),

@@ -178,6 +178,11 @@ class Recent:
         """Give the latest activity that is known, None before the first."""
         return max(chain(*self.full, self.chunk), default=self.floor or None)
 
+    def earliest(self) -> bytes | None:
+        """Give the first of `entries`, None where there is none."""
+        known = min(chain(*self.full, self.chunk), default=self.floor)
+        return min(known, self.floor or known) or None
+
     def proofs(self) -> Runs:
         """Give all that was ever recorded as runs."""
         proofs = Runs(self.runs.runs)
