@@ -59,7 +59,7 @@ _MAIN: Final = frozenset({"logging_disabled", "logging_restored"})
 def _others(others: list[Record], *, everything: bool) -> list[str]:
     """Say what is wrong with the alerts that time and triage raise; how many is not known."""
     kinds = {each["kind"] for each in others}
-    of_triage = {"actor_compromise_indicators", "post_gap_review"} if everything else set()
+    of_triage = {"actor_compromise_indicators", "post_gap_review"}
     found = [f"an alert {kind} that nobody expects" for kind in sorted(kinds - of_triage - {"gap_still_open"})]
     if everything and not kinds & of_triage:
         found.append("no alert of triage")

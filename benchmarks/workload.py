@@ -106,9 +106,9 @@ class Expectation:
         self._no_first_yet: dict[str, list[Window]] = {}
         self.last: dict[str, str] = {}
 
-    def is_on(self, organization: str) -> bool:
-        """Whether a feed is switched on, as far as has been written."""
-        return False not in self._flags.get(organization, ())
+    def is_enabled(self, organization: str) -> bool:
+        """Whether a poll sees the API switched on, as far as has been written: it does not see logging."""
+        return organization not in self._flags or self._flags[organization][API] is not False
 
     @property
     def alerts(self) -> int:
@@ -219,12 +219,12 @@ def minutes(shape: Shape, expectation: Expectation) -> Iterator[tuple[list[str],
         expectation.add(record)
         if len(lines) == _MINUTE or expectation.records == shape.records:
             seen_at = shape.begin + expectation.records * _STEP
-            yield lines, [_poll(name, expectation.is_on(name), seen_at) for name in names]
+            yield lines, [_poll(name, expectation.is_enabled(name), seen_at) for name in names]
             lines = []
 
 
-def _poll(name: str, on: bool, moment: datetime) -> str:
-    shape = {"kind": "settings_poll", "organization_id": name, "result": "enabled" if on else "disabled"}
+def _poll(name: str, enabled: bool, moment: datetime) -> str:
+    shape = {"kind": "settings_poll", "organization_id": name, "result": "enabled" if enabled else "disabled"}
     return json.dumps({**shape, "observed_at": f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"}) + "\n"
 
 

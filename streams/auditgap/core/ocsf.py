@@ -141,9 +141,7 @@ def finding_of(gap: Gap, product_version: str | None = None) -> dict[str, Any]:
         ),
         resources=[{"uid": subject, "type": "organization" if gap.organization_id is not None else "feed"}],
         evidences=_evidences(gap) or None,
-        unmapped=as_json(
-            {name: value for name, value in as_dict(gap).items() if name not in _MAPPED and value is not None}
-        ),
+        unmapped=as_json(unmapped),
     )
 
 
