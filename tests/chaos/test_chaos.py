@@ -8,17 +8,17 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 from tests.support.awaiting import until
-from tests.support.feed import Feed, Live, Polls, Window
+from tests.support.feed import Feed, Live, Policies, Polls, Window
 from tests.support.site import Site
 from tests.support.workers import Supervisor, Worker, Workers
 
 from auditgap.adapters import mailbox
 from auditgap.adapters.kafka import input_topics
-from auditgap.core.records import Gap, as_dict, digest
+from auditgap.core.records import Alert, Gap, Severity, as_dict, digest
 
 pytestmark = pytest.mark.chaos
 
@@ -26,6 +26,7 @@ ROUNDS = int(os.environ.get("AUDITGAP_TEST_CHAOS_ROUNDS", "0"))
 KILLS = 10 if ROUNDS else 3
 SEEDS = [random.SystemRandom().randrange(10**6) for _ in range(ROUNDS)] or [11]
 PER_SECOND = 1500
+INDICATORS = "actor_compromise_indicators"
 
 
 def assert_once(revisions: Iterable[tuple[str, int]]) -> None:
@@ -37,13 +38,22 @@ def assert_once(revisions: Iterable[tuple[str, int]]) -> None:
     assert seen == Counter((name, number) for name, last in top.items() for number in range(1, last + 1))
 
 
-def live(site: Site, feed: Feed, polls: Polls) -> Live:
-    """Publish a feed, and what a collector sees of other organizations."""
-    return Live(site.kafka, site.activity, feed, PER_SECOND, (site.settings.topics.observation, iter(polls)))
+class Inputs:
+    """Everything that is published meanwhile: activities and indicators, what a collector sees, and policies."""
+
+    def __init__(self, seed: int) -> None:
+        self.feed, self.polls, self.policies = Feed(seed), Polls(), Policies()
+
+    def live(self, site: Site) -> Live:
+        """Publish them for as long as the context lasts."""
+        topics = site.settings.topics
+        aside = {topics.observation: iter(self.polls), topics.policy: iter(self.policies)}
+        return Live(site.kafka, site.activity, self.feed, PER_SECOND, aside)
 
 
-def assert_whole(site: Site, feed: Feed, polls: Polls) -> None:
+def assert_whole(site: Site, inputs: Inputs) -> None:
     """What a reader of committed records sees is what the feed says, each revision once, and the chain is whole."""
+    feed, polls = inputs.feed, inputs.polls
     alerts, history, gaps = site.alerts(), site.history(), site.gaps()
     assert_once((each.alert_id, each.revision) for each in alerts)
     assert_once((each.gap_id, each.revision) for each in history)
@@ -63,9 +73,21 @@ def assert_whole(site: Site, feed: Feed, polls: Polls) -> None:
     restored = {each.evidence[:2] for each in alerts if each.kind == "logging_restored" and each.revision == 1}
     assert restored == feed.restored
     kinds = {each.kind for each in alerts}
-    assert kinds >= {"logging_disabled", "logging_restored"}
-    # The actors are looked into, and the feed's times are past: what is open has been so for long.
-    assert kinds <= {"logging_disabled", "logging_restored", "actor_compromise_indicators", "gap_still_open"}
+    assert kinds >= {"logging_disabled", "logging_restored", INDICATORS, "policy_changed"}
+    # The feed's times are past: what is open has been so for long.
+    assert kinds <= {
+        "logging_disabled",
+        "logging_restored",
+        INDICATORS,
+        "policy_changed",
+        "gap_still_open",
+    }
+    assert_triage(alerts, gaps, feed)
+    assert inputs.policies.listed
+    for gap in gaps.values():
+        if gap.gap_id not in polled:
+            listed = gap.organization_id in inputs.policies.listed
+            assert gap.authorised_now == ("LISTED" if listed else "NOT_LISTED"), gap
     latest: dict[str, Gap] = {}
     chains: dict[str | None, list[Gap]] = {}
     for gap in history:
@@ -81,6 +103,17 @@ def assert_whole(site: Site, feed: Feed, polls: Polls) -> None:
     # Time went on meanwhile, in every partition.
     ticks = [each for each in site.read(site.settings.worker.mailbox) if mailbox.named_in(each.value())]
     assert {each.partition() for each in ticks} == {0, 1, 2, 3}
+
+
+def assert_triage(alerts: Iterable[Alert], gaps: Mapping[str, Gap], feed: Feed) -> None:
+    """The actor of each window was looked into once, on another partition, and found where a sign-in was refused."""
+    verdicts = {each.gap_id: each for each in sorted(alerts, key=lambda each: each.revision) if each.kind == INDICATORS}
+    windows = {gap.gap_id: gap for gap in gaps.values() if gap.opened_by_kind == "settings_event"}
+    assert verdicts.keys() == windows.keys()
+    assert feed.suspicious
+    for gap_id, gap in windows.items():
+        found = verdicts[gap_id].severity > Severity.INFORMATIONAL
+        assert found == (gap.organization_id in feed.suspicious), verdicts[gap_id]
 
 
 def await_partitions(supervisor: Supervisor, *counts: int) -> None:
@@ -118,11 +151,11 @@ def two_workers(workers: Workers, site: Site) -> Supervisor:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed(site: Site, workers: Workers, seed: int) -> None:
     """A worker that is killed again and again at random moments loses nothing and says nothing twice."""
-    chance, feed, polls = random.Random(seed), Feed(seed), Polls()
+    chance, inputs = random.Random(seed), Inputs(seed)
     supervisor = Supervisor(workers, site)
     worker = supervisor.start("w0")
     behind = 0
-    with live(site, feed, polls):
+    with inputs.live(site):
         for _ in range(KILLS):
             worker = supervisor.running["w0"]
             if chance.random() < 0.7:
@@ -135,15 +168,15 @@ def test_killed(site: Site, workers: Workers, seed: int) -> None:
     supervisor.finish()
     assert behind > 0, "no kill came before the end of the feed"
     assert supervisor.stop() == [0]
-    assert_whole(site, feed, polls)
+    assert_whole(site, inputs)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_stopped(site: Site, workers: Workers, seed: int) -> None:
     """A worker that stands still past its session is replaced, and does no harm when it goes on."""
-    feed, polls = Feed(seed), Polls()
+    inputs = Inputs(seed)
     supervisor = two_workers(workers, site)
-    with live(site, feed, polls):
+    with inputs.live(site):
         await_partitions(supervisor, 2, 2)
         for name, other in (("w0", "w1"), ("w1", "w0")):
             frozen = supervisor.running[name]
@@ -155,15 +188,15 @@ def test_stopped(site: Site, workers: Workers, seed: int) -> None:
     supervisor.finish()
     assert_reasons(supervisor.ended)
     assert supervisor.stop() == [0, 0]
-    assert_whole(site, feed, polls)
+    assert_whole(site, inputs)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_replaced(site: Site, workers: Workers, seed: int) -> None:
     """A worker that stands still while its supervisor starts another in its place does no harm when it goes on."""
-    feed, polls = Feed(seed), Polls()
+    inputs = Inputs(seed)
     supervisor = two_workers(workers, site)
-    with live(site, feed, polls):
+    with inputs.live(site):
         await_partitions(supervisor, 2, 2)
         for name in ("w0", "w1"):
             frozen = supervisor.running[name]
@@ -178,15 +211,15 @@ def test_replaced(site: Site, workers: Workers, seed: int) -> None:
     # On a busy machine the one that took its place may have had to stop as well: it says so, and is started again.
     assert_reasons(supervisor.ended)
     assert supervisor.stop() == [0, 0]
-    assert_whole(site, feed, polls)
+    assert_whole(site, inputs)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_joined_and_left(site: Site, workers: Workers, seed: int) -> None:
     """A third worker that joins, leaves in order, joins again and is killed changes nothing of what is published."""
-    feed, polls = Feed(seed), Polls()
+    inputs = Inputs(seed)
     supervisor = two_workers(workers, site)
-    with live(site, feed, polls):
+    with inputs.live(site):
         await_partitions(supervisor, 2, 2)
         for leave in (Worker.stop, Worker.kill):
             third = supervisor.start("w2")
@@ -198,4 +231,4 @@ def test_joined_and_left(site: Site, workers: Workers, seed: int) -> None:
     supervisor.finish()
     assert not [each for each in supervisor.ended if each.name != "w2"]
     assert supervisor.stop() == [0, 0]
-    assert_whole(site, feed, polls)
+    assert_whole(site, inputs)

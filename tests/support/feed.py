@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from auditgap.adapters.cloudevents import Headers
 from auditgap.core import times
 from auditgap.core.inputs import SETTINGS_TYPE, Rejection, key_of, read_activity
 from auditgap.core.observations import read_observation
+from auditgap.core.policy import Actors, Policy, Rules, successor
 
 ORDINARY: Final = "claude_chat_viewed"
 
@@ -126,18 +127,28 @@ class _Organization:
             self.windows[-1].update(closed_by_id=identifier, state="CLOSED")
 
 
+def actor_of(organization: str) -> Record:
+    """Give the only user of an organization, as an API record names it."""
+    return {"type": "user_actor", "user_id": f"user_{organization}", "email_address": f"{organization}@example.com"}
+
+
 class Feed:
     """An endless feed of many organizations, in order, with repeats, and a plain reckoning of what has to come of it.
 
-    The reckoning is written without the product's core: two flags, and what stood before and after.
+    The reckoning is written without the product's core: two flags, and what stood before and after. `suspicious` are
+    the organizations whose user was refused a sign-in.
     """
 
-    def __init__(self, seed: int, organizations: int = 40, settings_share: float = 0.03) -> None:
+    def __init__(
+        self, seed: int, organizations: int = 40, settings_share: float = 0.03, sign_ins: float = 0.01
+    ) -> None:
         self._random = random.Random(seed)
+        self._sign_ins = sign_ins
         self._organizations = [_Organization(f"org_{number:03d}") for number in range(organizations)]
         self._settings_share = settings_share
         self._clock = ago(24 * 3600)
         self.disabled: set[str] = set()
+        self.suspicious: set[str] = set()
         self.count = 0
 
     def __iter__(self) -> Iterator[Wire]:
@@ -154,10 +165,14 @@ class Feed:
                 if False in (api, logging):
                     self.disabled.add(identifier)
                 shape = settings(identifier, organization.name, self._clock, api, logging)
+            elif choose.random() < self._sign_ins and organization.name[-1] in "02468":
+                # A sign-in names no organization, and is on another partition than what its actor did.
+                self.suspicious.add(organization.name)
+                shape = record(identifier, None, self._clock, "sso_login_failed")
             else:
                 organization.ordinary(identifier)
                 shape = record(identifier, organization.name, self._clock)
-            made = wire(shape)
+            made = wire({**shape, "actor": actor_of(organization.name)})
             yield made
             if choose.random() < 0.02:
                 yield made  # the vendor's feed gives a record at least once
@@ -194,14 +209,34 @@ class Polls:
             yield made
 
 
+class Policies:
+    """Versions of the policies of a feed's organizations, some of each; `listed` are whose user may switch it off."""
+
+    def __init__(self, organizations: int = 40, versions: int = 4) -> None:
+        self._names = [f"org_{number:03d}" for number in range(organizations)]
+        self._versions = versions
+        self.listed: set[str] = set()
+
+    def __iter__(self) -> Iterator[Wire]:
+        chain: dict[str, Policy] = {}
+        for turn in range(self._versions):
+            for number, name in enumerate(self._names):
+                listed = number % 3 == turn % 3
+                (self.listed.add if listed else self.listed.discard)(name)
+                owner = actor_of(name)["email_address"] if listed else "nobody@example.com"
+                rules = Rules(owners=Actors(emails=(owner,)))
+                version = chain[name] = successor(chain.get(name), name, rules, "jane", ago(0), None)
+                yield Wire(name.encode(), ENCODER.policy(version), cloudevents.of_policy(version))
+
+
 class Live:
     """Publishes a feed at a steady rate, from a thread of its own, for as long as the context lasts.
 
-    `aside` is another topic, and what is published there meanwhile: some hundred records a second.
+    `aside` are other topics, and what is published there meanwhile: some hundred records a second.
     """
 
     def __init__(
-        self, kafka: str, topic: str, feed: Feed, per_second: int, aside: tuple[str, Iterator[Wire]] | None = None
+        self, kafka: str, topic: str, feed: Feed, per_second: int, aside: Mapping[str, Iterator[Wire]]
     ) -> None:
         self._kafka, self._topic, self._feed, self._rate = kafka, topic, feed, per_second
         self._aside = aside
@@ -224,9 +259,8 @@ class Live:
             due = int((time.monotonic() - began) * self._rate)
             publisher.send(self._topic, [next(records) for _ in range(due - sent)])
             sent = due
-            if self._aside is not None:
-                topic, others = self._aside
-                publisher.send(topic, [next(others)])
+            for topic, others in self._aside.items():
+                publisher.send(topic, itertools.islice(others, 1))
         publisher.flush()
 
 
