@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check docs lock chaos soak bench clean
+.PHONY: help install demo test lint types check docs lock coverage chaos soak bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -34,6 +34,10 @@ types: install ## strict types
 
 check: lint types test ## what CI runs
 
+coverage: install ## lines and branches of the core that its tests run, some four minutes
+	$(BIN)/coverage run -m pytest -q tests/unit tests/property
+	$(BIN)/coverage report
+
 chaos: install ## kills, stops, joins and leaves, 20 rounds at full size
 	AUDITGAP_TEST_CHAOS_ROUNDS=20 $(BIN)/python -m pytest tests/chaos --timeout=3600
 
@@ -52,4 +56,4 @@ lock: install ## resolve the pinned requirements anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra demo --extra notify --group dev -o requirements/dev.txt pyproject.toml
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -6,6 +6,7 @@ container engine answers, else the embedded broker; the tests are the same.
 
 import gc
 import os
+import signal
 import socket
 import time
 import uuid
@@ -23,6 +24,10 @@ from auditgap.config import Settings, load
 
 _IMAGE = "apache/kafka:4.3.1"
 _READY_SECONDS = 90.0
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # What a shell starts in the background ignores Ctrl-C, and so would all commands that tests start and end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
