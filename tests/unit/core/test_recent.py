@@ -28,7 +28,7 @@ def state(index: Recent) -> tuple[object, ...]:
     return index.chunk, index.full, index.number, index.floor, index.oldest
 
 
-@pytest.mark.parametrize("identifier", AWKWARD, ids=[ascii(each)[:20] for each in AWKWARD])
+@pytest.mark.parametrize("identifier", AWKWARD, ids=range(len(AWKWARD)))
 def test_an_entry(identifier: str) -> None:
     """Time and id come back from an entry whole."""
     entry = entry_of(at(1.000_001), identifier)
