@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from tests.support.golden import assert_golden, shown
 from tests.support.shards import Shards
 from tests.unit.core.making import Run, act, alerts, at, canary, caught_up, saw, setting
 
@@ -245,6 +246,13 @@ def test_fires(kind: str) -> None:
     assert alert.summary.startswith("organization org_1: ")
     assert all(alert.evidence)
     assert alert.dedup_key.startswith(f"{kind}:")
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_what_is_published(kind: str) -> None:
+    """All that is published with the alert, and where it has no reason: every field, and every sentence."""
+    examples = EXAMPLES[kind]
+    assert_golden(f"alerts/{kind}", shown([*examples.fires(), *examples.silent()]))
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from tests.support.golden import assert_golden, shown
 from tests.unit.core.making import SECOND, act, at, caught_up, keep_changes, saw, setting
 
 from auditgap.core import coverage, status, topology
@@ -80,6 +81,10 @@ class Watch:
         standing = [each for each in latest.values() if each.state not in {"SUPERSEDED", "RETRACTED"}]
         return [each for each in standing if each.organization_id == "org_1"]
 
+    def assert_golden(self, name: str) -> None:
+        """All that was published is as it is kept; what is said of the organization every minute is left out."""
+        assert_golden(f"attempts/{name}", shown(each for each in self.out if not isinstance(each, Status)))
+
     def assert_seen(self, begin: float, end: float, *kinds: str, until: float) -> None:
         """Each kind of alert was raised, and nothing says that the time from begin to end was audited."""
         for kind in kinds:
@@ -111,6 +116,7 @@ def test_a_forged_on_right_after_the_disable(fault: str | None, kind: str) -> No
     assert [gap.state for gap in watch.gaps()] == ["OPEN"]
     watch.take(setting("on", 2 * HOUR, api=True)).live(2 * HOUR + 60, 3 * HOUR)
     watch.assert_seen(10, 2 * HOUR, "logging_disabled", kind, "gap_still_open", until=3 * HOUR)
+    watch.assert_golden(kind)
 
 
 @pytest.mark.parametrize("flags", [{"api": False}, {"logging": False}, {"api": True, "logging": True}])
@@ -125,6 +131,7 @@ def test_a_record_dated_years_ahead(flags: dict[str, bool]) -> None:
     assert [gap.state for gap in watch.gaps()] == ["OPEN"]
     watch.take(setting("on", 2 * HOUR, api=True, logging=True)).live(2 * HOUR + 60, 3 * HOUR)
     watch.assert_seen(20, 2 * HOUR, "logging_disabled", "clock_anomaly", until=3 * HOUR)
+    watch.assert_golden("-".join(["ahead", *map(str, flags.values())]))
 
 
 def test_a_tick_dated_years_ahead() -> None:
@@ -136,6 +143,7 @@ def test_a_tick_dated_years_ahead() -> None:
     watch.tick(20).tick(5 * MINUTE).tick(2 * HOUR)
     watch.take(setting("on", 3 * HOUR, api=True)).live(3 * HOUR + 60, 4 * HOUR)
     watch.assert_seen(10, 3 * HOUR, "logging_disabled", "gap_still_open", until=4 * HOUR)
+    watch.assert_golden("a_tick_dated_years_ahead")
 
 
 @pytest.mark.parametrize("first", [setting("off", 10, api=True), act("off", 10)], ids=["an on", "no settings event"])
@@ -146,6 +154,7 @@ def test_the_true_id_first_with_other_content(first: Activity) -> None:
     assert [gap.state for gap in watch.gaps()] == ["OPEN"]
     watch.take(setting("on", HOUR, api=True)).live(HOUR + 60, 2 * HOUR)
     watch.assert_seen(10, HOUR, "logging_disabled", "conflicting_record", until=2 * HOUR)
+    watch.assert_golden(f"conflict-{first.type}")
 
 
 def test_flags_flipped_every_second() -> None:
@@ -171,6 +180,7 @@ def test_the_watchers_key_is_used() -> None:
     assert [gap.authorised_at_open for gap in watch.gaps()] == ["NOT_LISTED"]
     watch.take(setting("on", HOUR, api=True)).live(HOUR + 60, 2 * HOUR)
     watch.assert_seen(10, HOUR, "logging_disabled", "disabled_by_watcher_key", until=2 * HOUR)
+    watch.assert_golden("the_watchers_key_is_used")
 
 
 def test_the_key_revoked_before_the_disable() -> None:
@@ -186,6 +196,7 @@ def test_the_key_revoked_before_the_disable() -> None:
     watch.take(saw("again", "feed_answer", "ok", HOUR + 60))
     watch.live(HOUR + 60, 2 * HOUR).take(caught_up("done", 2 * HOUR, 2 * HOUR))
     watch.assert_seen(10 * MINUTE, HOUR, "feed_suspected_off", "logging_disabled", until=2 * HOUR)
+    watch.assert_golden("the_key_revoked_before_the_disable")
 
 
 def test_a_disable_during_a_collector_outage() -> None:
@@ -202,6 +213,7 @@ def test_a_disable_during_a_collector_outage() -> None:
     assert [(gap.opened_at, gap.closed_at) for gap in watch.gaps()] == [(at(10), at(HOUR))]
     watch.said = [(seconds, audited) for seconds, audited in watch.said if seconds > 15 * MINUTE]
     watch.assert_seen(10, HOUR, "feed_stalled", "logging_disabled", until=3 * HOUR)
+    watch.assert_golden("a_disable_during_a_collector_outage")
 
 
 def test_a_change_window_registered_afterwards() -> None:
@@ -223,6 +235,7 @@ def test_a_change_window_registered_afterwards() -> None:
     assert all(each.severity >= Severity.HIGH for each in watch.alerts("logging_disabled"))
     watch.take(setting("on", HOUR, api=True)).live(HOUR + 60, 2 * HOUR)
     watch.assert_seen(10, HOUR, "logging_disabled", "policy_changed", until=2 * HOUR)
+    watch.assert_golden("a_change_window_registered_afterwards")
 
 
 def test_a_policy_version_that_leaves_no_room() -> None:
@@ -239,6 +252,7 @@ def test_a_policy_version_that_leaves_no_room() -> None:
     watch.govern(policy(first, 40 * MINUTE, owners=Actors(users=("user_other", "user_third"))))
     watch.take(setting("on", HOUR, api=True)).live(HOUR + 60, 2 * HOUR)
     watch.assert_seen(10, HOUR, "logging_disabled", until=2 * HOUR)
+    watch.assert_golden("a_policy_version_that_leaves_no_room")
 
 
 @pytest.mark.parametrize(
@@ -264,3 +278,4 @@ def test_a_parent_switched_off(off: Callable[[], Activity | Observation]) -> Non
     )
     watch.take(on).live(HOUR + 120, 2 * HOUR)
     watch.assert_seen(70, HOUR - 60, "logging_disabled", until=2 * HOUR)
+    watch.assert_golden(f"inherited-{event.subject[:4]}")

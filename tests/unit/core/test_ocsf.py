@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
+from tests.support.golden import assert_golden
 from tests.unit.core.making import ACTOR, Run, act, at, setting
 
 from auditgap.core import times
@@ -107,6 +108,12 @@ def written(gap: Gap) -> dict[str, Any]:
 def test_the_published_schema(gap: Gap, version: str) -> None:
     """A finding has all that its class needs, nothing that the class does not know, and only known numbers."""
     assert [error.message for error in validator(version).iter_errors(written(gap))] == []
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_every_attribute(name: str) -> None:
+    """A finding is, attribute by attribute, what it was."""
+    assert_golden(f"findings/{name.replace(' ', '-')}", finding_of(GAPS[name], "1.2.3"))
 
 
 def test_the_schema_refuses() -> None:

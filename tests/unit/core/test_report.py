@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.core.making import Run, act, at, gaps, setting
+from tests.support.golden import assert_golden
+from tests.unit.core.making import Run, act, at, gaps, saw, setting
 
 from auditgap.core.coverage import INFERRED, OFF, PROVEN, UNKNOWN, Span
 from auditgap.core.inputs import Activity
@@ -296,6 +297,51 @@ def test_an_empty_period_is_refused() -> None:
     """A period that ends where it begins is none."""
     with pytest.raises(ValueError, match="empty"):
         report(taken(*window()), 5, 5)
+
+
+def excused() -> Run:
+    """An organization whose change window covers the beginning of its gap."""
+    planned = ChangeWindow(
+        id="CHG-1",
+        reason="upgrade",
+        actors=Actors(emails=("owner@example.com",)),
+        registered_at=at(-100),
+        start=at(HOUR - 60),
+        end=at(HOUR + 600),
+    )
+    run = taken(act("first", 0))
+    rules = Rules(owners=planned.actors, change_windows=(planned,))
+    run.ledger.govern((successor(None, None, rules, "jane@example.com", at(-50), None),))
+    run.take(*window())
+    run.observe(
+        saw("poll", "settings_poll", "disabled", 3 * HOUR), saw("denied", "feed_answer", "forbidden", 3.5 * HOUR)
+    )
+    run.settle()
+    return run
+
+
+def test_every_field() -> None:
+    """A report is, field by field, what it was."""
+    run, two = excused(), taken(*window(), *window("org_2", "b"), act("sign in", 0, organization_id=None))
+    feeds = {"org_1": frozenset({"feed_1"}), "org_2": frozenset({"feed_2"}), "feed/feed_1": frozenset({"feed_1"})}
+    changed = edited(gaps(run.out), closed_by_id="forged", closed_at=at(5000))
+    strange = replace(run.standing[0], gap_id="gap_strange", opened_at=at(10_000), opened_at_latest=at(10_000))
+    gone = taken(*(each for each in window() if (each.created_at or 0) > at(1.5 * HOUR)))
+    kept = {"org_1": at(1.5 * HOUR)}
+    reports = {
+        "a part": report(run, HOUR + 60, 3 * HOUR),
+        "all": report(run, -HOUR, 4 * HOUR, named=frozenset({"org_1", "org_never"})),
+        "changed": report(run, 0, 4 * HOUR, history=changed),
+        "strange": report(run, 0, 4 * HOUR, history=[*gaps(run.out), strange]),
+        "not published": report(run, 0, 4 * HOUR, history=[]),
+        "behind": report(run, 0, 4 * HOUR, history=[], compared={}),
+        "gone": report(gone, 0, 4 * HOUR, history=gaps(run.out), kept_since=kept),
+        "one of two": report(two, 0, 4 * HOUR, Scope("organization", "org_2"), feeds=feeds),
+        "a feed": report(two, 0, 4 * HOUR, Scope("feed", "feed_1"), feeds=feeds),
+        "nobody": report(Run(), 0, 4 * HOUR),
+    }
+    for name, found in reports.items():
+        assert_golden(f"reports/{name.replace(' ', '-')}", found)
 
 
 # --- what was published -----------------------------------------------------------------------------------------------
