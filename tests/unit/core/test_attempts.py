@@ -131,7 +131,7 @@ def test_a_record_dated_years_ahead(flags: dict[str, bool]) -> None:
     assert [gap.state for gap in watch.gaps()] == ["OPEN"]
     watch.take(setting("on", 2 * HOUR, api=True, logging=True)).live(2 * HOUR + 60, 3 * HOUR)
     watch.assert_seen(20, 2 * HOUR, "logging_disabled", "clock_anomaly", until=3 * HOUR)
-    watch.assert_golden("-".join(["ahead", *map(str, flags.values())]))
+    watch.assert_golden("-".join(["ahead", *flags]))
 
 
 def test_a_tick_dated_years_ahead() -> None:

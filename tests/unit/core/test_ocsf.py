@@ -113,7 +113,7 @@ def test_the_published_schema(gap: Gap, version: str) -> None:
 @pytest.mark.parametrize("name", GAPS)
 def test_every_attribute(name: str) -> None:
     """A finding is, attribute by attribute, what it was."""
-    assert_golden(f"findings/{name.replace(' ', '-')}", finding_of(GAPS[name], "1.2.3"))
+    assert_golden(f"findings/{name.translate(PLAIN)}", finding_of(GAPS[name], "1.2.3"))
 
 
 def test_the_schema_refuses() -> None:
