@@ -1,6 +1,7 @@
 """Findings are held against the schemas that schema.ocsf.io publishes, as the package ocsf-json-schema ships them."""
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -113,7 +114,7 @@ def test_the_published_schema(gap: Gap, version: str) -> None:
 @pytest.mark.parametrize("name", GAPS)
 def test_every_attribute(name: str) -> None:
     """A finding is, attribute by attribute, what it was."""
-    assert_golden(f"findings/{name.translate(PLAIN)}", finding_of(GAPS[name], "1.2.3"))
+    assert_golden("findings/" + re.sub(r"\W+", "-", name), finding_of(GAPS[name], "1.2.3"))
 
 
 def test_the_schema_refuses() -> None:
