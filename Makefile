@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check docs lock coverage chaos soak bench clean
+.PHONY: help install demo test lint types check docs lock coverage mutants chaos soak bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +37,9 @@ check: lint types test ## what CI runs
 coverage: install ## lines and branches of the core that its tests run, some four minutes
 	$(BIN)/coverage run -m pytest -q tests/unit tests/property
 	$(BIN)/coverage report
+
+mutants: install ## mutation testing of the core, on a sample, and its report in docs; about an hour
+	$(BIN)/python tests/docs/mutants.py
 
 chaos: install ## kills, stops, joins and leaves, 20 rounds at full size
 	AUDITGAP_TEST_CHAOS_ROUNDS=20 $(BIN)/python -m pytest tests/chaos --timeout=3600
