@@ -1,9 +1,11 @@
 """A registry with Confluent's API: the ids of schemas, their versions, and registering, which is a deploy step."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Self
 
 import fastavro
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -32,15 +34,26 @@ def subjects(topics: TopicSettings) -> dict[str, str]:
 
 
 class Registry:
-    """What is asked of a registry. Everything raises BrokerError where it refuses or does not answer."""
+    """What is asked of a registry. Everything raises BrokerError where it refuses or does not answer.
+
+    As a context it lets go of its connections.
+    """
 
     def __init__(self, settings: RegistrySettings) -> None:
         self.url = settings.url
+        # It tells of every request, in a log that speaks of what matters.
+        logging.getLogger(httpx.__name__).setLevel(logging.WARNING)
         config: dict[str, object] = {"url": settings.url}
         if settings.username and settings.password:
             config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
         with self._translated():
             self._client = SchemaRegistryClient(config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def id_of(self, subject: str, text: str) -> int | None:
         """Ask for the id of a schema under a subject; None where it is not registered there."""

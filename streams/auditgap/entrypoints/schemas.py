@@ -66,31 +66,32 @@ def register(settings: Settings, tell: Tell) -> int:
     directory = resources.path("schemas")
     if broken := [each for each in _against_registry(settings, directory) if each.broken]:
         return _told(broken)
-    live, done = registry.Registry(settings.registry), 0
-    for subject, name in registry.subjects(settings.topics).items():
-        text = avro.schema_text(name)
-        if live.id_of(subject, text) is None:
-            number = live.register(subject, text)
-            tell(f"registered schemas/{name}.avsc under {subject}: id {number}")
-            done += 1
-        # After the first version: a registry need not know a subject that has none.
-        if not live.guarded(subject):
-            live.guard(subject)
-            tell(f"set the compatibility of {subject} to {compatibility.LEVEL}")
-            done += 1
+    done = 0
+    with registry.Registry(settings.registry) as live:
+        for subject, name in registry.subjects(settings.topics).items():
+            text = avro.schema_text(name)
+            if live.id_of(subject, text) is None:
+                number = live.register(subject, text)
+                tell(f"registered schemas/{name}.avsc under {subject}: id {number}")
+                done += 1
+            # After the first version: a registry need not know a subject that has none.
+            if not live.guarded(subject):
+                live.guard(subject)
+                tell(f"set the compatibility of {subject} to {compatibility.LEVEL}")
+                done += 1
     if not done:
-        tell(f"nothing to do: the registry at {live.url} has all schemas")
+        tell(f"nothing to do: the registry at {settings.registry.url} has all schemas")
     return 0
 
 
 def _against_registry(settings: Settings, directory: Path) -> list[Comparison]:
     from auditgap.adapters import registry
 
-    live = registry.Registry(settings.registry)
     found: list[Comparison] = []
-    for subject, name in registry.subjects(settings.topics).items():
-        versions = {f"{subject} version {number}": text for number, text in live.versions(subject).items()}
-        found += _compared(directory, name, versions)
+    with registry.Registry(settings.registry) as live:
+        for subject, name in registry.subjects(settings.topics).items():
+            versions = {f"{subject} version {number}": text for number, text in live.versions(subject).items()}
+            found += _compared(directory, name, versions)
     return found
 
 
