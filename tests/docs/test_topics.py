@@ -17,8 +17,8 @@ from auditgap.config import Settings
 HERE: Final = Path(__file__).parent
 
 OFFICIAL: Final[dict[str, Any]] = json.loads((HERE / "asyncapi-3.0.0.schema.json").read_text())
-"""The published JSON Schema of AsyncAPI 3.0.0, with its parts inside: `schemas/3.0.0-without-$id.json` of the npm package
-@asyncapi/specs 6.11.1 (Apache-2.0)."""
+"""The published JSON Schema of AsyncAPI 3.0.0, with its parts inside: `schemas/3.0.0-without-$id.json` of
+@asyncapi/specs 6.11.1 from npm (Apache-2.0)."""
 
 
 @pytest.fixture(scope="module")
