@@ -235,6 +235,17 @@ def shown(value: object) -> str:
     return "missing" if value is None else reprlib.repr(value)[:60]
 
 
+def accessed_at(activity: Activity) -> int:
+    """Say when the access was that an Access Transparency record tells of; when it was recorded, if it does not say."""
+    try:
+        record = json.loads(activity.raw)
+    except (ValueError, RecursionError):
+        record = None
+    told = record.get("accessed_at") if isinstance(record, Mapping) else None
+    moment = times.parse(told) if isinstance(told, str) else None
+    return moment if moment is not None else activity.created_at or 0
+
+
 def is_settings(activity: Activity) -> bool:
     """Whether it is a settings event, by its typed field or by its original record: either is enough."""
     if activity.type == SETTINGS_TYPE:

@@ -91,6 +91,9 @@ UNREADABLE_KEPT: Final = 100
 SILENT: Final = 10 * 60 * times.SECOND
 """How long a collector that was heard of may say nothing: it polls every minute."""
 
+ACCESSES: Final = 1000
+"""Access Transparency records that are remembered: there are few."""
+
 FLAPPING: Final = 50
 """Changes of the settings within an hour of the clock that are no longer anybody's intention."""
 
@@ -172,6 +175,7 @@ class Ledger:
     """
 
     __slots__ = (
+        "accesses",
         "alerts",
         "brackets",
         "clock",
@@ -200,6 +204,7 @@ class Ledger:
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
+        self.accesses: list[bytes] = []
         self.recent = Recent()
         self.watermark = NONE
         self.known = Track(KNOWN)
@@ -246,6 +251,16 @@ class Ledger:
         if entry <= self.watermark:
             self._improve(entry)
         self.recent.add(entry)
+
+    def access(self, entry: bytes) -> None:
+        """Take in one Access Transparency record, by when the access was; `settle` publishes what it changes."""
+        position = bisect_left(self.accesses, entry)
+        if self.accesses[position : position + 1] == [entry]:
+            return
+        self.accesses.insert(position, entry)
+        del self.accesses[:-ACCESSES]
+        self.touched.add(("t", ""))
+        self.stale.update(gap_id for gap_id, window in self.windows.items() if _inside(window, [entry]))
 
     def settle(self, produced_at: int) -> list[Emission]:
         """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
@@ -862,6 +877,7 @@ class Ledger:
             closing, bracket = None, replace(bracket, first=None)
             window = replace(window, closed_at=None, closed_at_earliest=None)
         ended = closing.actor if closing else NOBODY
+        accesses = _inside(window, self.accesses)
         moments = (window.opened_at, window.opened_at_latest)
         # Now is when the latest that is known was heard of: the same in every replay.
         now = max([opening.append_time, *(each.append_time for each in self.policies)])
@@ -910,6 +926,9 @@ class Ledger:
             activity_inside_count=bracket.inside,
             activity_inside_first_id=id_of(bracket.inside_first) if bracket.inside_first else None,
             activity_inside_last_id=id_of(bracket.inside_last) if bracket.inside_last else None,
+            access_inside_count=len(accesses) or None,
+            access_inside_first_id=id_of(accesses[0]) if accesses else None,
+            access_inside_last_id=id_of(accesses[-1]) if accesses else None,
             authorised_at_open=verdict(self.policies, opening.actor, opened),
             authorised_now=verdict(self.policies, opening.actor, now),
             change_window_id=planned.id if planned else None,
@@ -1344,7 +1363,7 @@ class Ledger:
             yield f"r{number % CHUNKS}", self.recent.dump(number)
         self.saved_chunk = self.recent.number
 
-    def _shape(self, kind: str, name: str) -> dict[str, Any]:
+    def _shape(self, kind: str, name: str) -> dict[str, Any] | list[str]:
         match kind:
             case "i":
                 return self.inherited[name].shape
@@ -1361,6 +1380,8 @@ class Ledger:
                 return {each: value for each, value in shape.items() if each not in _OF_KIND}
             case "s" if self.status is not None:
                 return as_dict(self.status)
+            case "t":
+                return [text_of(each) for each in self.accesses]
             case "w":
                 return {name: getattr(self.watched, name) for name in _WATCHED_FIELDS}
             case _:
@@ -1416,12 +1437,20 @@ class Ledger:
             case "w":
                 delayed = shape.pop("delayed")
                 self.watched = Watched(**shape, delayed=delayed and (delayed[0], delayed[1]))
+            case "t":
+                self.accesses = [entry_of_text(each) for each in shape]
             case "i":
                 self.inherited[key[1:]] = Inherited.read(shape)
             case "s":
                 self.status = Status(**shape)
             case other:
                 raise ValueError(f"a state record of kind {other!r} was written by a newer version")
+
+
+def _inside(window: Window, entries: list[bytes]) -> list[bytes]:
+    """Give those of sorted entries that lie inside a window."""
+    until = ALL if window.closed_at is None else start_of(window.closed_at)
+    return entries[bisect_right(entries, end_of(window.opened_at_latest)) : bisect_left(entries, until)]
 
 
 def _next(since: int, clock: int, rules: Rules) -> int:

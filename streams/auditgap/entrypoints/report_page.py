@@ -257,6 +257,9 @@ def _window_rows(window: Shape) -> Iterable[tuple[str, str]]:
     if window["activity_inside_count"]:
         ids = dict.fromkeys((window["activity_inside_first_id"], window["activity_inside_last_id"]))
         yield "recorded inside", f"{window['activity_inside_count']:,}: {' to '.join(each for each in ids if each)}"
+    if window["access_inside_count"]:
+        ids = dict.fromkeys((window["access_inside_first_id"], window["access_inside_last_id"]))
+        yield "Anthropic's access", f"{window['access_inside_count']:,}: {' to '.join(each for each in ids if each)}"
     if window["inherited_from"]:
         yield "inherited from", window["inherited_from"]
     yield (

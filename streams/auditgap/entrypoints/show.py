@@ -141,6 +141,11 @@ def gap_lines(gap: Gap, now: int) -> list[str]:
         rows.append(
             ("recorded inside", f"{gap.activity_inside_count:,}: {clean(' to '.join(each for each in ids if each))}")
         )
+    if gap.access_inside_count:
+        ids = dict.fromkeys((gap.access_inside_first_id, gap.access_inside_last_id))
+        rows.append(
+            ("Anthropic's access", f"{gap.access_inside_count:,}: {clean(' to '.join(each for each in ids if each))}")
+        )
     if gap.inherited_from:
         rows.append(("inherited from", f"gap {gap.inherited_from}"))
     if gap.superseded_by:
