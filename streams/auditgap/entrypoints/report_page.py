@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from auditgap.core import times
 from auditgap.core.coverage import INFERRED, OFF, PROVEN, UNKNOWN
+from auditgap.core.inputs import name_of, subject_of
 from auditgap.core.recent import PROOF_LIMIT
 from auditgap.core.report import OUTSIDE, STATES, percent
 from auditgap.entrypoints import show
@@ -441,9 +442,7 @@ def _again(report: Shape) -> list[Block]:
 
 
 def _whose(shape: Shape) -> str:
-    if shape["organization_id"]:
-        return f"organization {shape['organization_id']}"
-    return f"feed {shape['feed_id'] or 'default'}"
+    return name_of(subject_of(shape["organization_id"], shape["feed_id"], shape["parent_id"]))
 
 
 def _micros(text: str) -> int:

@@ -174,6 +174,7 @@ def test_a_window() -> None:
         "microseconds": 4800 * SECOND,
         "organization_id": "org_1",
         "feed_id": None,
+        "parent_id": None,
     }
     assert coverage["resolution_microseconds"] == PROOF_LIMIT
     (told,) = found["windows"]
