@@ -150,6 +150,10 @@ def _answer(report: Shape) -> list[Block]:
     )
     if excused := coverage["excused_microseconds"]:
         lines.append(f"Inside a planned change: {_length(excused)}; it was not audited all the same.")
+    if gone := report["ticks"]["gone_before"]:
+        lines.append(
+            f"Ticks before {_time(gone)} are gone: what time raised before then may be missing among the alerts."
+        )
     if report["as_of"] < report["to"]:
         lines.append(f"Nothing is known of the time after {_time(report['as_of'])}, when the last record was read.")
     share = f"{low} % was audited" if low == high else f"Between {low} % and {high} % was audited"
@@ -380,8 +384,10 @@ def _method() -> list[Block]:
         ),
         Text(
             "The report was computed by reading all input records again, in the order of the broker's append times, "
-            "independently of what the worker remembers. The gaps that stood where the worker's group stood were "
-            "compared, field by field, with the latest revisions in the gap history; its revisions were checked to "
+            "independently of what the worker remembers; time went on with the ticks that workers wrote. The gaps that "
+            "stood where the worker's group stood were compared, field by field, with the latest revisions in the gap "
+            "history; its revisions were checked to follow each other without a hole, each with the digest of the one "
+            "before."
             "follow each other without a hole, each with the digest of the one before."
         ),
     ]
@@ -400,6 +406,7 @@ def _again(report: Shape) -> list[Block]:
                 ("auditgap", report["auditgap_version"]),
                 ("records read", f"{counts['read']:,}"),
                 ("not used", unused),
+                ("ticks", f"{report['ticks']['read']:,}"),
                 ("gap history", f"{show.counted(history['revisions'], 'revision')}, digest {history['digest']}"),
             ),
         ),
