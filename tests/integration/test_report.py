@@ -126,6 +126,9 @@ def test_inherited_gaps_and_what_time_raised(site: Site, workers: Workers, tmp_p
     path.write_text(made.stdout)
     verified = run(site, "verify", str(path))
     assert (verified.returncode, verified.stderr) == (0, "")
+    of_one = run(site, "--organization", "org_c", "--from", text_of(ago(3000)), "--to", text_of(ago(0)))
+    assert of_one.returncode == 0
+    assert "gap\\_still\\_open" in of_one.stdout
 
 
 def test_an_edited_report_does_not_hold(site: Site, reported: Path) -> None:
@@ -173,7 +176,7 @@ def test_deleted_records(site: Site, reported: Path, which: str) -> None:
     gone = TopicPartition(topic, number, 1)
     site.admin.delete_records([gone])[gone].result(WAIT)
     verified = run(site, "verify", str(reported))
-    assert (verified.returncode, verified.stdout) == (1, ""), json.loads(reported.read_text())["inputs"]
+    assert (verified.returncode, verified.stdout) == (1, "")
     assert f"cannot be verified: records of {topic}, partition {number}" in verified.stderr
     assert verified.stderr.count("\n") == 1
     if which == "history":

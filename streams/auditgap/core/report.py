@@ -7,7 +7,7 @@ microseconds, periods half-open: `from` belongs to it, `to` does not.
 | key | what it holds |
 |---|---|
 | `scope` | `kind` (organization, feed, all) and `id` |
-| `from`, `to`, `as_of` | the period; `as_of` is the append time of the last record read: what is later is UNKNOWN |
+| `from`, `to`, `as_of` | the period; `as_of` is the append time of the last record or tick: what is later is UNKNOWN |
 | `coverage` | of all organizations of the population together (`of`; the feeds, or parents, if none is) |
 | `members` | the population: each with `coverage`, `spans` (its states, without a hole), `feeds`, policy in force |
 | `outside` | who is not in it, or of whom nothing is proven, and `why` (a key of OUTSIDE) |
@@ -84,11 +84,11 @@ class Evidence:
     """What a replay gave, and what was published.
 
     `ledgers` are by subject, as they stand after the last record; `feeds` names the feeds of each subject's records;
-    `named` are the organizations of the policy. `as_of` is the append time of the last record. `compared` are the
-    gaps that stood when the replay had taken in what the worker had; `awaited` names those for whom the worker had
-    mail that it had not taken in, of whom nothing is compared. `history` holds the published revisions in the
-    order of the topic. `kept_since` is the append time from which on a subject's inputs are still there, for those of
-    which older ones are gone.
+    `named` are the organizations of the policy. `as_of` is the append time of the last record or tick. `compared` are
+    the gaps that stood when the replay had taken in what the worker had; `awaited` names those for whom the worker had
+    mail that it had not taken in, of whom nothing is compared. `history` holds the published revisions in the order of
+    the topic. `kept_since` is the append time from which on a subject's inputs are still there, for those of which
+    older ones are gone.
     """
 
     ledgers: Mapping[str, Ledger]
@@ -381,7 +381,7 @@ def build(scope: Scope, begin: int, end: int, evidence: Evidence) -> dict[str, A
         for name in sorted(evidence.named - subjects)
         if scope.kind == "all" or name == scope.id
     ]
-    windows.sort(key=lambda each: (_opened(each[0]), each[0].gap_id))
+    windows.sort(key=lambda each: (_opened(each[0]), each[0].inherited_from is not None, each[0].gap_id))
     of = next((kind for kind in KINDS if any(_kind(name) == kind for name in measured)), KINDS[0])
     counted = {name: each for name, each in measured.items() if _kind(name) == of}
     total = _shape(together(counted.values()))

@@ -5,7 +5,7 @@ itself: no script, nothing loaded from anywhere.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
@@ -222,20 +222,24 @@ def _answer(report: Shape) -> list[Block]:
 
 
 def _windows_counted(report: Shape) -> str:
-    return f"{show.counted(len(report['windows']), 'window')} in the period"
+    inherited = sum(each["inherited_from"] is not None for each in report["windows"])
+    told = f"{show.counted(len(report['windows']), 'window')} in the period"
+    return f"{told}, {inherited:,} of them inherited from a parent or feed" if inherited else told
 
 
 def _windows(report: Shape) -> list[Block]:
     blocks: list[Block] = [Heading("Windows")]
     if not report["windows"]:
         return [*blocks, Text("None is known in the period.")]
+    whose = {window["gap_id"]: _whose(window) for window in report["windows"]}
     for number, window in enumerate(report["windows"], 1):
         title = f"{number}. {_whose(window)}: {window['cause']}, {window['confidence'].lower()}, {window['state']}"
-        blocks.append(Facts(title, tuple(_window_rows(window))))
+        blocks.append(Facts(title, tuple(_window_rows(window, whose))))
     return blocks
 
 
-def _window_rows(window: Shape) -> Iterable[tuple[str, str]]:
+def _window_rows(window: Shape, whose: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Write a window; `whose` says of each gap of the report whose it is."""
     yield "off from", _bound(window["opening"], window["opened_at"], window["opened_at_latest"])
     yield "back on", _bound(window["closing"], window["closed_at_earliest"], window["closed_at"])
     yield "not audited", f"{_at_most(window['in_period_microseconds'])} of the period at the most"
@@ -263,7 +267,8 @@ def _window_rows(window: Shape) -> Iterable[tuple[str, str]]:
         ids = dict.fromkeys((window["activity_inside_first_id"], window["activity_inside_last_id"]))
         yield "recorded inside", f"{window['activity_inside_count']:,}: {' to '.join(each for each in ids if each)}"
     if window["inherited_from"]:
-        yield "inherited from", window["inherited_from"]
+        source = window["inherited_from"]
+        yield "inherited from", f"{whose[source]}: gap {source}" if source in whose else f"gap {source}"
     yield (
         "alerts",
         "; ".join(
@@ -346,9 +351,9 @@ def _population(report: Shape) -> list[Block]:
     blocks: list[Block] = [
         Heading("Population"),
         Text(
-            "The organizations and feeds that the records name and that were heard of before the end of the period. "
-            f"The answer above is of the {report['coverage']['of']} among them. A feed is named by records "
-            "without an organization, such as sign-ins."
+            "The organizations, parents and feeds that the records or the topology name and that were heard of before "
+            f"the end of the period. The answer above is of the {report['coverage']['of']} among them. A feed is named "
+            "by records without an organization, such as sign-ins."
         ),
         Table(
             ("of", "at least", "at most", *map(str.lower, STATES), "longest unproven", "resolution", "feeds"),
@@ -360,7 +365,9 @@ def _population(report: Shape) -> list[Block]:
         blocks.append(Text("Outside it, or without proof:"))
         blocks.append(Items(tuple(f"{_whose(each)}: {OUTSIDE[each['why']]}" for each in report["outside"])))
     if report["others"]:
-        blocks.append(Text(f"Seen on the topics, but not asked for: {report['others']:,} organizations and feeds."))
+        blocks.append(
+            Text(f"Seen on the topics, but not asked for: {report['others']:,} organizations, parents and feeds.")
+        )
     return blocks
 
 
