@@ -207,7 +207,7 @@ def lines_of(emission: Emission, now: int) -> list[str]:
     return status_lines(emission, now)
 
 
-def by_opening(gap: Gap) -> tuple[int, str]:
-    """Sort key: the time a gap opened, at the earliest."""
+def by_opening(gap: Gap) -> tuple[int, bool, str]:
+    """Sort key: the time a gap opened, at the earliest; what members inherit comes after it."""
     opened = gap.opened_at if gap.opened_at is not None else gap.opened_at_latest
-    return opened or 0, gap.gap_id
+    return opened or 0, gap.inherited_from is not None, gap.gap_id
