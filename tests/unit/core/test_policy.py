@@ -465,7 +465,7 @@ def test_a_difference_in_words() -> None:
         "watcher key added: apikey_W",
         "settle time 0s instead of 1m",
         "decommissioned",
-        "valid from 2026-11-01T12:00:00.000001Z",
+        "valid from 2027-01-15T08:00:00.000001Z",
     )
     refused = extended((old,), successor(successor(old, None, rules, "x", T0, None), None, Rules(), "x", T0, None))
     assert isinstance(refused, tuple)
