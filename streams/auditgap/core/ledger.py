@@ -14,7 +14,7 @@ from typing import Any, Final
 from auditgap.core import escalation, fold, gap_alerts, inheritance, times
 from auditgap.core.alertbook import AlertBook
 from auditgap.core.alerts import KINDS
-from auditgap.core.brackets import Bracket, bracket_of_texts, end, inside, look_around, start, texts_of
+from auditgap.core.brackets import Bracket, bracket_of_texts, end, look_around, start, texts_of
 from auditgap.core.coverage import Span, spans
 from auditgap.core.escalation import SILENT, Watched
 from auditgap.core.fold import EVENTS, Assertion, Timeline, Window
@@ -187,7 +187,9 @@ class Ledger:
         self.accesses.insert(position, entry)
         del self.accesses[:-ACCESSES]
         self.touched.add(("t", ""))
-        self.stale.update(gap_id for gap_id, window in self.windows.items() if inside(window, [entry]))
+        # Also those that end before: a suspicion is shown as open for longer.
+        later = {gap_id for gap_id, window in self.windows.items() if start_of(window.opened_at_latest) < entry}
+        self.stale |= later
 
     def settle(self, produced_at: int) -> list[Emission]:
         """Publish what ordinary activities changed since: brackets and counts, and the alerts that quote them."""
