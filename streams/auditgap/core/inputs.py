@@ -127,6 +127,12 @@ def organization_of(subject: str) -> str | None:
     return None if subject.startswith((FEED_SUBJECT_PREFIX, PARENT_SUBJECT_PREFIX)) else subject
 
 
+def feed_of(subject: str) -> str | None:
+    """Give the id of the feed that a subject is, None for an organization, a parent or the feed without a name."""
+    feed_id = subject.removeprefix(FEED_SUBJECT_PREFIX)
+    return None if feed_id in (subject, DEFAULT_FEED) else feed_id
+
+
 def parent_of(subject: str) -> str | None:
     """Give the id of the parent that a subject is, None for an organization or a feed."""
     return subject.removeprefix(PARENT_SUBJECT_PREFIX) if subject.startswith(PARENT_SUBJECT_PREFIX) else None
