@@ -170,9 +170,14 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
         return _of_operator(seen, append_time, on=api)
     if api and seen.organization_id is None and seen.kind != "settings_poll":
         return None
+    return of_sight(seen, append_time, api, logging, SETTLE)
+
+
+def of_sight(seen: Observation, append_time: int, api: bool | None, logging: bool | None, settle: int = 0) -> Assertion:
+    """Assert what was seen by a call, or of one (a canary); it may be as old as `settle` microseconds before that."""
     called_at = seen.called_at if seen.kind == "canary" else None
     return Assertion(
-        begins=(seen.begins if called_at is None else called_at - seen.skew) - SETTLE,
+        begins=(seen.begins if called_at is None else called_at - seen.skew) - settle,
         ends=seen.ends if called_at is None else called_at + seen.skew,
         kind=seen.kind,
         input_id=seen.id,
