@@ -53,6 +53,12 @@ class Metrics:
         self.subjects = Gauge(
             "auditgap_state_subjects", "Organizations and feeds whose state is held.", registry=self.registry
         )
+        self.state_records = Gauge(
+            "auditgap_state_records",
+            "What the state holds of all that was ever said, by kind: assertions, gaps, alerts.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.state_bytes = Counter(
             "auditgap_state_written_bytes", "Bytes of changed state written to the changelog.", registry=self.registry
         )

@@ -22,11 +22,14 @@ MUTMUT: Final = Path(sys.executable).with_name("mutmut")
 TARGET: Final = 90.0
 """Percent of the mutants tried that the tests have to notice."""
 
+HISTORIES: Final = 60
+"""How many simulated histories the invariants are held against: some seconds, for each mutant."""
+
 SETTINGS: Final = """
 [tool.mutmut]
 source_paths = ["src"]
 only_mutate = ["src/auditgap/core/*.py"]
-pytest_add_cli_args_test_selection = ["tests/unit/core"]
+pytest_add_cli_args_test_selection = ["tests/unit/core", "tests/property/test_invariants.py"]
 also_copy = ["schemas", "connectors", "docs"]
 
 [tool.pytest.ini_options]
@@ -63,6 +66,7 @@ def prepare() -> None:
 def run(*names: str) -> None:
     """Let mutmut make all mutants, and try these."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["AUDITGAP_TEST_HISTORIES"] = str(HISTORIES)
     command = [str(MUTMUT), "run", "--max-children", str(os.cpu_count() or 1), *names]
     subprocess.run(command, cwd=COPY, env=environment, check=True, stdout=subprocess.DEVNULL)
 
@@ -101,8 +105,9 @@ def report(sample: int) -> tuple[str, float]:
     text = f"""# Mutation testing of the core
 
 `make mutants` writes this. mutmut {version("mutmut")} changes the core in {total["mutants"]:,} places, one at a time; a
-seeded sample of {sample:,} of these mutants is tried against `tests/unit/core`. A mutant is killed if a test fails. The
-property tests, the truth simulator and all that runs on a real Kafka are left out here, and would kill more.
+seeded sample of {sample:,} of these mutants is tried against `tests/unit/core`, and the invariants over {HISTORIES}
+simulated histories. A mutant is killed if a test fails. The other property tests, and all that runs on a real Kafka,
+are left out here, and would kill more.
 
 **{killed:,} of {tried:,} killed: {rate(killed, tried)}.** The target is {TARGET:.0f} %.
 

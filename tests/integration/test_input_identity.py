@@ -8,11 +8,14 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewTopic
 from tests.support.awaiting import until
-from tests.support.feed import Wire, ago, record, settings, wire
+from tests.support.feed import ENCODER, Wire, ago, linked, observed, record, settings, wire
 from tests.support.site import WAIT, Site
+from tests.support.windows import assert_once
 from tests.support.workers import Worker, Workers
 
+from auditgap.adapters import cloudevents
 from auditgap.adapters.kafka import partition_of
+from auditgap.core.policy import Actors, Rules, successor
 from auditgap.core.records import Gap
 
 ORGANIZATIONS = [f"org_{number}" for number in range(12)]
@@ -257,6 +260,33 @@ def test_reset(site: Site, workers: Workers, where: str) -> None:
     assert known == {*ORGANIZATIONS, *([missed] if where == "earliest" else [])}
     assert len(site.history()) == len(known)
     assert len(site.alerts()) == len(known)
+
+
+@pytest.mark.parametrize("where", ["earliest", "latest"])
+def test_reset_with_everything(site: Site, workers: Workers, where: str) -> None:
+    """Policies, members, what was inherited and what was observed stay known, and nothing is said again."""
+    topics = site.settings.topics
+    worker = workers.start(site).await_ready()
+    version = successor(None, "org_a", Rules(owners=Actors(emails=("who@example.com",))), "jane", ago(0), None)
+    site.produce([Wire(b"org_a", ENCODER.policy(version), cloudevents.of_policy(version))], topic=topics.policy)
+    site.produce([linked("feed/feed_1", "org_b")], topic=topics.topology)
+    until(lambda: worker.metrics().get("auditgap_records_total{applied}") == 2, lambda: f"{worker.metrics()}")
+    site.produce([observed("org_c", "settings_poll", "disabled", ago(60))], topic=topics.observation)
+    site.produce([wire(settings(f"{name}/off", name, ago(-1), api=False)) for name in ("org_a", None)])
+    until(lambda: len(site.gaps()) == 4, lambda: f"{site.gaps()}")
+    workers.finish(site, worker)
+    assert worker.stop() == 0
+    known = site.gaps()
+    worker = workers.start(site, None, "--reset-input", where).await_ready()
+    workers.finish(site, worker)
+    assert site.gaps() == known
+    site.produce([wire(settings(f"{name}/on", name, ago(-2), api=True)) for name in ("org_a", None)])
+    until(lambda: sum(gap.state == "CLOSED" for gap in site.gaps().values()) == 3, lambda: f"{site.gaps()}")
+    found = {gap.organization_id: gap for gap in site.gaps().values()}
+    assert (found["org_a"].authorised_at_open, found["org_a"].policy_version) == ("LISTED", 1)
+    assert found["org_b"].inherited_from == found[None].gap_id
+    assert found["org_c"].state == "OPEN"
+    assert_once(site.alerts(), site.history())
 
 
 def test_reset_beside_a_worker(site: Site, workers: Workers) -> None:

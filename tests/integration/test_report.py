@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 from tests.support.awaiting import until
-from tests.support.feed import ENCODER, Publisher, Wire, ago, record, settings, wire
+from tests.support.feed import ENCODER, Publisher, Wire, ago, linked, observed, record, settings, wire
 from tests.support.site import WAIT, Site
 from tests.support.windows import one_window
 from tests.support.workers import Workers, environment
 
 from auditgap.adapters import cloudevents
 from auditgap.adapters.kafka import partition_of
-from auditgap.core.inputs import key_of
+from auditgap.core.inputs import key_of, name_of, subject_of
 from auditgap.core.records import Gap
 from auditgap.core.times import text_of
+
+POLLS = [("enabled", 2000), ("disabled", 1000)]
+OF = ("organization", "feed", "parent")
 
 
 def run(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -85,6 +88,49 @@ def test_a_report_holds(site: Site, reported: Path) -> None:
     assert verified.stdout.startswith("the report holds: recomputed from 10 records")
 
 
+def test_inherited_gaps_and_what_time_raised(site: Site, workers: Workers, tmp_path: Path) -> None:
+    """What members inherit is in the report, each with its parent's or feed's alerts, to the tick that raised them."""
+    topics = site.settings.topics
+    leaders = {"feed/feed_1": ["org_a", "org_b"], "parent/p": ["org_c"]}
+    assert len({partition_of(name, topics.partitions) for name in (*leaders, "org_a", "org_b", "org_c")}) > 1
+    worker = workers.start(site).await_ready()
+    for name, members in leaders.items():
+        home = partition_of(name, topics.partitions)
+        site.produce([linked(name, *members)._replace(partition=home)], topic=topics.topology)
+    until(lambda: worker.metrics().get("auditgap_records_total{applied}") == 2, lambda: f"{worker.metrics()}")
+    polls = [observed(None, "settings_poll", result, ago(at), parent_id="p") for result, at in POLLS]
+    site.produce(polls, topic=topics.observation)
+    site.produce([wire(settings("off", None, ago(1000), api=False))])
+    until(
+        lambda: len(site.gaps()) == 5 and sum(each.kind == "gap_still_open" for each in site.alerts()) == 2,
+        lambda: f"{site.gaps()}",
+    )
+    assert worker.stop() == 0
+    made = run(site, "--all", "--from", text_of(ago(3000)), "--to", text_of(ago(0)), "--json")
+    assert (made.returncode, made.stderr) == (0, "")
+    report = json.loads(made.stdout)
+    windows = {name_of(subject_of(*(each[f"{of}_id"] for of in OF))): each for each in report["windows"]}
+    raised = {each.alert_id: (each.kind, text_of(each.detected_at)) for each in site.alerts()}
+    for leader, members in leaders.items():
+        own = windows[name_of(leader)]
+        found = {each["alert_id"]: (each["kind"], each["detected_at"]) for each in own["alerts"]}
+        assert {kind for kind, _ in found.values()} >= {"logging_disabled", "gap_still_open"}
+        assert found.items() <= raised.items()
+        for member in members:
+            window = windows[name_of(member)]
+            assert (window["inherited_from"], window["alerts"]) == (own["gap_id"], own["alerts"])
+    assert (report["coverage"]["of"], report["coverage"]["members"]) == ("organizations", 3)
+    assert report["ticks"]["read"] > 0
+    assert report["ticks"]["gone_before"] is None
+    path = tmp_path / "report.json"
+    path.write_text(made.stdout)
+    verified = run(site, "verify", str(path))
+    assert (verified.returncode, verified.stderr) == (0, "")
+    of_one = run(site, "--organization", "org_c", "--from", text_of(ago(3000)), "--to", text_of(ago(0)))
+    assert of_one.returncode == 0
+    assert "gap\\_still\\_open" in of_one.stdout
+
+
 def test_an_edited_report_does_not_hold(site: Site, reported: Path) -> None:
     """A figure that was made better in the file is named with both values."""
     report = json.loads(reported.read_text())
@@ -121,11 +167,12 @@ def test_the_latest_revision_is_forged(site: Site, reported: Path) -> None:
     assert "RETRACTED" in verified.stdout
 
 
-@pytest.mark.parametrize("which", ["history", "activity"])
+@pytest.mark.parametrize("which", ["history", "activity", "mailbox"])
 def test_deleted_records(site: Site, reported: Path, which: str) -> None:
     """Where a record that the report rests on is gone it cannot be verified, and that is said."""
-    topic = site.settings.topics.gap_history if which == "history" else site.activity
-    number = partition_of("org_a", site.settings.topics.partitions)
+    its = site.settings
+    topic = {"history": its.topics.gap_history, "activity": site.activity, "mailbox": its.worker.mailbox}[which]
+    number = partition_of("org_a", its.topics.partitions)
     gone = TopicPartition(topic, number, 1)
     site.admin.delete_records([gone])[gone].result(WAIT)
     verified = run(site, "verify", str(reported))
@@ -136,6 +183,10 @@ def test_deleted_records(site: Site, reported: Path, which: str) -> None:
         anew = run(site, "--all", *period())
         assert anew.returncode == 1
         assert "missing before" in anew.stderr
+    if which == "mailbox":
+        anew = run(site, "--all", *period())
+        assert anew.returncode == 0
+        assert "are gone: what time raised before " in anew.stdout
 
 
 def test_a_record_nobody_took_in(site: Site, reported: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.awaiting import until
-from tests.support.feed import ENCODER, Wire, ago, observed, record, settings, wire
+from tests.support.feed import ENCODER, Wire, ago, linked, observed, record, settings, wire
 from tests.support.site import Site, headers, reason
 from tests.support.windows import assert_once, assert_windows, one_window
 from tests.support.workers import Supervisor, Worker, Workers, environment, launcher
@@ -17,7 +17,6 @@ from auditgap.adapters.kafka import partition_of
 from auditgap.core import times
 from auditgap.core.intake import Mail
 from auditgap.core.policy import Actors, Rules, successor
-from auditgap.core.topology import Alias, Link, Topology
 
 WHO = "who@example.com"
 """The actor of every activity that tests.support.feed makes."""
@@ -53,21 +52,6 @@ def wrong_partition(site: Site, one: Wire, subject: str) -> Wire:
     """Put a record where it does not belong."""
     count = site.settings.topics.partitions
     return one._replace(partition=(partition_of(subject, count) + 1) % count)
-
-
-def linked(subject: str, *members: str, uuid: str | None = None, version: int = 1) -> Wire:
-    """Put a version of a topology on the wire; `uuid` is that of the first member."""
-    made = Topology(
-        subject=subject,
-        version=version,
-        previous_digest=None,
-        author="jane@example.com",
-        produced_at=ago(0),
-        aliases=() if uuid is None else (Alias(organization_uuid=uuid, organization_id=members[0]),),
-        members=tuple(Link(subject=each) for each in members),
-        append_time=0,
-    )
-    return Wire(subject.encode(), ENCODER.topology(made), cloudevents.of_topology(made))
 
 
 # --- observations and policies ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from auditgap.core import times
 from auditgap.core.inputs import SETTINGS_TYPE, Rejection, key_of, read_activity
 from auditgap.core.observations import read_observation
 from auditgap.core.policy import Actors, Policy, Rules, successor
+from auditgap.core.topology import Alias, Link, Topology
 
 ORDINARY: Final = "claude_chat_viewed"
 
@@ -73,6 +74,21 @@ def observed(organization: str | None, kind: str, result: str, at: int, **more: 
     seen = read_observation(shape)
     assert not isinstance(seen, Rejection), seen
     return Wire(key_of(seen.subject).encode(), ENCODER.observation(seen), cloudevents.of_observation(seen))
+
+
+def linked(subject: str, *members: str, uuid: str | None = None, version: int = 1) -> Wire:
+    """Put a version of a topology on the wire; `uuid` is that of the first member."""
+    made = Topology(
+        subject=subject,
+        version=version,
+        previous_digest=None,
+        author="jane@example.com",
+        produced_at=ago(0),
+        aliases=() if uuid is None else (Alias(organization_uuid=uuid, organization_id=members[0]),),
+        members=tuple(Link(subject=each) for each in members),
+        append_time=0,
+    )
+    return Wire(subject.encode(), ENCODER.topology(made), cloudevents.of_topology(made))
 
 
 def ago(seconds: float) -> int:

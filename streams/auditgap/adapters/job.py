@@ -50,6 +50,7 @@ from auditgap.core.intake import Mail, Outcome
 from auditgap.core.ocsf import finding_of
 from auditgap.core.recent import CHUNK
 from auditgap.core.records import Emission, Gap, Status
+from auditgap.core.shard import Sizes
 from auditgap.core.triage import TRIAGE_TYPES
 from auditgap.errors import BrokerError, WorkerStop
 from auditgap.metrics import Metrics
@@ -712,6 +713,9 @@ class Job:
         self._metrics.commit_age.set(self.commit_age())
         parts = list(self.parts.values())
         self._metrics.subjects.set(sum(len(part.shard.ledgers) for part in parts))
+        sizes = [part.shard.sizes() for part in parts]
+        for kind in Sizes._fields:
+            self._metrics.state_records.labels(kind).set(sum(getattr(each, kind) for each in sizes))
         self._metrics.clock.clear()
         for part in parts:
             self._metrics.clock.labels(str(part.number)).set(part.shard.clock / times.SECOND)

@@ -289,6 +289,23 @@ def stamps_append_time(admin: AdminClient, topic: str, servers: str) -> bool:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+def committed_reader(settings: Settings, group: str = "auditgap-reader", *, follow: bool = False) -> Consumer:
+    """Make a consumer of committed records that is told where a partition ends, and commits nothing."""
+    return Consumer(
+        {
+            **client_config(settings.kafka),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.queue.backoff.ms": 10,
+            # The end is told of by the answer to a fetch, which the broker otherwise holds back for half a second.
+            "fetch.wait.max.ms": 500 if follow else 20,
+        }
+    )
+
+
 def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> Iterator[Message]:
     """Give every committed record of a topic, oldest first per partition; ends at its end unless it follows.
 
@@ -296,19 +313,7 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
     """
     servers = settings.kafka.bootstrap_servers
     with translated(f"cannot read {topic}", servers):
-        consumer = Consumer(
-            {
-                **client_config(settings.kafka),
-                "group.id": "auditgap-reader",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "fetch.queue.backoff.ms": 10,
-                # The end is told of by the answer to a fetch, which the broker otherwise holds back for half a second.
-                "fetch.wait.max.ms": 500 if follow else 20,
-            }
-        )
+        consumer = committed_reader(settings, follow=follow)
         try:
             metadata = consumer.list_topics(topic, timeout=TIMEOUT).topics[topic]
             if metadata.error is not None:

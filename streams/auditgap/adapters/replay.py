@@ -9,7 +9,15 @@ from typing import Final
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from auditgap.adapters.kafka import TIMEOUT, client_config, identify, stamps_append_time, translated
+from auditgap.adapters.kafka import (
+    TIMEOUT,
+    client_config,
+    committed_reader,
+    identify,
+    input_topics,
+    stamps_append_time,
+    translated,
+)
 from auditgap.config import Settings
 from auditgap.errors import BrokerError
 
@@ -123,27 +131,17 @@ _NOT_YET: Final = frozenset({KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_
 def records(settings: Settings, ranges: Iterable[Range]) -> Iterator[Message]:
     """Give the committed records of these ranges, the oldest append time first, each partition in its order.
 
+    Of those that were appended at the same time the worker's first topic comes first, as with the worker: ticks last.
     Raises BrokerError, also where a range begins before the first record that is still there.
     """
     wanted = {each.place: each for each in ranges if each.begin < each.end}
     if not wanted:
         return
     with translated("cannot read the inputs again", settings.kafka.bootstrap_servers):
-        consumer = Consumer(
-            {
-                **client_config(settings.kafka),
-                "group.id": "auditgap-reader",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "fetch.queue.backoff.ms": 10,
-                "fetch.wait.max.ms": 20,
-            }
-        )
+        consumer = committed_reader(settings)
         try:
             consumer.assign([TopicPartition(each.topic, each.partition, each.begin) for each in wanted.values()])
-            yield from _Merge(consumer, wanted).records()
+            yield from _Merge(consumer, wanted, list(input_topics(settings).values())).records()
         finally:
             consumer.close()
 
@@ -151,8 +149,9 @@ def records(settings: Settings, ranges: Iterable[Range]) -> Iterator[Message]:
 class _Merge:
     """Holds what was fetched back until nothing older can come from another partition."""
 
-    def __init__(self, consumer: Consumer, wanted: dict[tuple[str, int], Range]) -> None:
+    def __init__(self, consumer: Consumer, wanted: dict[tuple[str, int], Range], order: list[str]) -> None:
         self._consumer = consumer
+        self._rank = {topic: number for number, topic in enumerate(order)}
         self._ends = {place: each.end for place, each in wanted.items()}
         self._most = max(1000, _HELD // len(wanted))
         self._held: dict[tuple[str, int], deque[Message]] = {place: deque() for place in wanted}
@@ -161,7 +160,7 @@ class _Merge:
 
     def records(self) -> Iterator[Message]:
         """Give them all."""
-        heap: list[tuple[int, str, int]] = []
+        heap: list[tuple[int, int, str, int]] = []
         empty = set(self._held)
         while True:
             while any(place in self._unread for place in empty):
@@ -169,20 +168,20 @@ class _Merge:
                 empty = {place for place in empty if not self._enter(place, heap)}
             if not heap:
                 return
-            _, topic, number = heapq.heappop(heap)
+            _, _, topic, number = heapq.heappop(heap)
             place = topic, number
             yield self._held[place].popleft()
             if not self._enter(place, heap):
                 empty.add(place)
 
-    def _enter(self, place: tuple[str, int], heap: list[tuple[int, str, int]]) -> bool:
+    def _enter(self, place: tuple[str, int], heap: list[tuple[int, int, str, int]]) -> bool:
         """Put the next record of a partition to the choice; False if none is held."""
         held = self._held[place]
         if place in self._paused and len(held) * 2 < self._most:
             self._paused.discard(place)
             self._consumer.resume([TopicPartition(*place)])
         if held:
-            heapq.heappush(heap, (held[0].timestamp()[1], *place))
+            heapq.heappush(heap, (held[0].timestamp()[1], self._rank.get(place[0], 0), *place))
         return bool(held)
 
     def _fetch(self) -> None:

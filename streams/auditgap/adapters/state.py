@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from auditgap.adapters.kafka import TIMEOUT, TopicIdentity, client_config, is_home, translated
+from auditgap.adapters.kafka import TIMEOUT, TopicIdentity, client_config, committed_reader, is_home, translated
 from auditgap.config import Settings
 from auditgap.core.shard import Shard
 from auditgap.errors import BrokerError, WorkerStop
@@ -68,19 +68,7 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
     ends = _ends(settings, topic, latest)
     deadline = time.monotonic() + settings.worker.transaction_timeout_seconds + _GRACE_SECONDS
     with translated(f"cannot read the state in {topic}", settings.kafka.bootstrap_servers):
-        consumer = Consumer(
-            {
-                **client_config(settings.kafka),
-                "group.id": settings.worker.group,
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "fetch.queue.backoff.ms": 10,
-                # The end is told of by the answer to a fetch, which the broker otherwise holds back for half a second.
-                "fetch.wait.max.ms": 20,
-            }
-        )
+        consumer = committed_reader(settings, settings.worker.group)
         try:
             consumer.list_topics(topic, timeout=15)
             consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in latest])

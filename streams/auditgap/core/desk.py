@@ -24,7 +24,7 @@ from auditgap.core.inputs import NOBODY, Activity, Actor, key_of
 from auditgap.core.intake import Mail
 from auditgap.core.ledger import Ledger
 from auditgap.core.recent import time_of
-from auditgap.core.records import Emission, Gap, Severity, identifier
+from auditgap.core.records import Alert, Emission, Gap, Severity, identifier
 from auditgap.core.triage import FOUND, NONE_IN_RECORD, Answer, Inquiry, Part, Query, Review, Shelf, Trail
 
 INQUIRIES: Final = 64
@@ -270,7 +270,7 @@ def _answers(answers: Iterable[Answer]) -> tuple[Mail, ...]:
     return tuple(Mail(key_of(answer.query.subject), "answer", answer.to_dict()) for answer in answers)
 
 
-def _tell_inquiry(ledger: Ledger, key: OffKey, inquiry: Inquiry, first: int | None, produced_at: int) -> list[Emission]:
+def _tell_inquiry(ledger: Ledger, key: OffKey, inquiry: Inquiry, first: int | None, produced_at: int) -> list[Alert]:
     """Publish the verdict of an inquiry if it changed: one alert per gap and actor, that of the actor's first "off".
 
     Until all answers are in, it is told only that something was found, and that once. `first` is when the subject's
@@ -281,17 +281,17 @@ def _tell_inquiry(ledger: Ledger, key: OffKey, inquiry: Inquiry, first: int | No
         return []
     window = ledger.timeline.window_of(off)
     if window is None or not _is_first(off, window):
-        return ledger.withdraw(INDICATORS, key, produced_at)
+        return ledger.book.withdraw(INDICATORS, *key, produced_at=produced_at)
     gap = ledger.gaps.get(window.gap_id)
     if gap is None:  # it came with an activity, and is published only when the ledger settles: then it is told
         return []
     finding = inquiry.finding(_known_from(ledger, window, first))
     if inquiry.pending:
-        standing = ledger.standing(INDICATORS, key)
+        standing = ledger.book.standing(INDICATORS, *key)
         if finding.verdict != FOUND or (standing is not None and standing.severity > Severity.INFORMATIONAL):
             return []
     who = off.actor.email or off.actor.id or off.actor.ip
-    return ledger.derive(
+    return ledger.book.derive(
         INDICATORS,
         key,
         produced_at,
@@ -346,15 +346,15 @@ def _begun(folder: _Folder, closed_at: int) -> Review | None:
     return review
 
 
-def _tell_review(ledger: Ledger, gap_id: str, review: Review | None, produced_at: int) -> list[Emission]:
+def _tell_review(ledger: Ledger, gap_id: str, review: Review | None, produced_at: int) -> list[Alert]:
     """Publish what a review counts, if that changed; without a review, or anything in it, there is no alert."""
     content = None if review is None else review.content()
     if content is None:
-        return ledger.withdraw(REVIEW, (gap_id,), produced_at)
+        return ledger.book.withdraw(REVIEW, gap_id, produced_at=produced_at)
     gap = ledger.gaps[gap_id]
     # Where there are more than are counted the last one goes on changing: it is no news.
     ids = [each for part in content.categories for each in (part.first_id, None if part.more else part.last_id)]
-    return ledger.derive(
+    return ledger.book.derive(
         REVIEW,
         (gap_id,),
         produced_at,

@@ -16,6 +16,7 @@ The windows are the stretches of both flags, joined where they touch: switching 
 closes nothing. The result depends on the set of assertions only, never on their order of arrival or on repetition.
 """
 
+import sys
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -169,9 +170,14 @@ def of_observation(seen: Observation, append_time: int) -> Assertion | None:
         return _of_operator(seen, append_time, on=api)
     if api and seen.organization_id is None and seen.kind != "settings_poll":
         return None
+    return of_sight(seen, append_time, api, logging, SETTLE)
+
+
+def of_sight(seen: Observation, append_time: int, api: bool | None, logging: bool | None, settle: int = 0) -> Assertion:
+    """Assert what was seen by a call, or of one (a canary); it may be as old as `settle` microseconds before that."""
     called_at = seen.called_at if seen.kind == "canary" else None
     return Assertion(
-        begins=(seen.begins if called_at is None else called_at - seen.skew) - SETTLE,
+        begins=(seen.begins if called_at is None else called_at - seen.skew) - settle,
         ends=seen.ends if called_at is None else called_at + seen.skew,
         kind=seen.kind,
         input_id=seen.id,
@@ -596,7 +602,8 @@ class Timeline:
         """The window that holds an assertion of an "off", None where there is none: another explains it."""
         at = bisect_right(self.windows, off.order, key=_opening_order) - 1
         for window in reversed(self.windows[max(0, at - 8) : at + 1]):
-            if off in window.offs:
+            place = bisect_left(window.offs, off.order, key=_order)
+            if place < len(window.offs) and window.offs[place] == off:
                 return window
         return None
 
@@ -611,24 +618,48 @@ class Timeline:
         return holder
 
     def is_idle(self, new: Assertion) -> bool:
-        """Whether it only says once more, after all others, that the flags are on."""
-        if new.exact or new.says_off or not self.is_last(new):
-            return False
-        latest = self.windows[-1].closed_at if self.windows else new.begins
-        return latest is not None and latest <= new.begins
+        """Whether it only says once more, after all others, that the flags are on, or off: then no bound changes.
 
-    def is_last(self, new: Assertion) -> bool:
-        """Whether nothing that is asserted comes after it."""
-        return not self.assertions or self.assertions[-1].order <= new.order
+        What reaches over an exact one is read otherwise because of it: then it is not idle.
+        """
+        if self.assertions and self.assertions[-1].order > new.order:
+            return False
+        latest = self.windows[-1] if self.windows else None
+        if new.says_off:
+            return latest is not None and latest.closing is None and self._is_off_again(new)
+        closed = latest is None or (latest.closed_at is not None and latest.closed_at <= new.begins)
+        return closed and not (new.exact and self._is_reached(new.begins))
+
+    def _is_off_again(self, new: Assertion) -> bool:
+        """Whether of each flag that it says is off the last word was the same, as exact, and nothing came between."""
+        flags = _offs(new)
+        if not new.exact or flags != _flags(new):
+            return False
+        for each in islice(reversed(self.assertions), NEAR):
+            if not each.exact or each.ends >= new.begins or _offs(each) != _flags(each):
+                return False
+            flags -= _offs(each)
+            if not flags:
+                return not self._is_reached(each.ends)
+        return False
+
+    def _is_reached(self, moment: int) -> bool:
+        """Whether anything that is not exact reaches a time."""
+        near = self._near(moment - self._reach, sys.maxsize) if self.vague else ()
+        return any(not each.exact and each.ends >= moment for each in near)
 
     def append(self, new: Assertion) -> None:
-        """Add an idle assertion: no window changes."""
+        """Add an idle assertion: no bound of a window changes."""
         self.assertions.append(new)
-        self.vague += 1
+        self.vague += not new.exact
         self._reach = max(self._reach, new.ends - new.begins)
+        if new.says_off:
+            self.windows[-1].offs.append(new)
 
     def count_exact(self, low: int, high: int) -> int:
         """Count the exact assertions between two times, both included."""
+        if not self.vague:
+            return bisect_right(self.assertions, high, key=_place) - bisect_left(self.assertions, low, key=_place)
         return sum(each.exact for each in self._near(low, high))
 
     def thin(self, near: Assertion) -> list[Assertion]:
@@ -756,6 +787,16 @@ def _contradict(one: Assertion, other: Assertion) -> bool:
 def _meet(one: Assertion, other: Assertion) -> bool:
     """Whether both speak of a flag."""
     return (one.api is not None and other.api is not None) or (one.logging is not None and other.logging is not None)
+
+
+def _flags(assertion: Assertion) -> set[str]:
+    """Name the flags that it speaks of."""
+    return {flag for flag in FLAGS if getattr(assertion, flag) is not None}
+
+
+def _offs(assertion: Assertion) -> set[str]:
+    """Name the flags that it says are off."""
+    return {flag for flag in FLAGS if getattr(assertion, flag) is False}
 
 
 def _says(assertion: Assertion) -> tuple[str, str | None, bool | None, bool | None]:

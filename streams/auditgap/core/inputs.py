@@ -127,6 +127,12 @@ def organization_of(subject: str) -> str | None:
     return None if subject.startswith((FEED_SUBJECT_PREFIX, PARENT_SUBJECT_PREFIX)) else subject
 
 
+def feed_of(subject: str) -> str | None:
+    """Give the id of the feed that a subject is, None for an organization, a parent or the feed without a name."""
+    feed_id = subject.removeprefix(FEED_SUBJECT_PREFIX)
+    return None if feed_id in (subject, DEFAULT_FEED) else feed_id
+
+
 def parent_of(subject: str) -> str | None:
     """Give the id of the parent that a subject is, None for an organization or a feed."""
     return subject.removeprefix(PARENT_SUBJECT_PREFIX) if subject.startswith(PARENT_SUBJECT_PREFIX) else None
@@ -233,6 +239,17 @@ def is_organization(value: object) -> bool:
 def shown(value: object) -> str:
     """Show a wrong value in a message."""
     return "missing" if value is None else reprlib.repr(value)[:60]
+
+
+def accessed_at(activity: Activity) -> int:
+    """Say when the access was that an Access Transparency record tells of; when it was recorded, if it does not say."""
+    try:
+        record = json.loads(activity.raw)
+    except (ValueError, RecursionError):
+        record = None
+    told = record.get("accessed_at") if isinstance(record, Mapping) else None
+    moment = times.parse(told) if isinstance(told, str) else None
+    return moment if moment is not None else activity.created_at or 0
 
 
 def is_settings(activity: Activity) -> bool:

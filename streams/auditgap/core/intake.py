@@ -7,7 +7,7 @@
 | time before any feed existed | refused |
 | settings event, id and content seen before | repeat |
 | settings event | asserted exactly at its time, and the subject folded anew |
-| Access Transparency record | applied: it proves nothing, and is no part of a bracket |
+| Access Transparency record | applied: it proves nothing; a window counts it apart, by when the access was |
 | any other activity | applied: indexed, and brackets of gaps improved |
 
 A settings event or observation that is not trusted (no valid signature where one is required) says only "off": its "on"
@@ -23,6 +23,7 @@ from auditgap.core.inputs import (
     OPERATOR,
     Activity,
     Rejection,
+    accessed_at,
     admit,
     is_settings,
     read_settings,
@@ -126,7 +127,9 @@ def _taken(ledger: Ledger, activity: Activity, append_time: int, produced_at: in
     if settings:
         emissions = ledger.settings_event(activity, append_time, produced_at, trusted=trusted)
         return REPEAT if emissions is None else Outcome(tuple(emissions))
-    if activity.type not in ACCESS_TRANSPARENCY_TYPES:
+    if activity.type in ACCESS_TRANSPARENCY_TYPES:
+        ledger.access(entry_of(accessed_at(activity), activity.id))
+    else:
         ledger.activity(entry_of(activity.created_at or 0, activity.id))
     return APPLIED
 

@@ -114,6 +114,9 @@ class Gap:
     activity_inside_count: int = 0
     activity_inside_first_id: str | None = None
     activity_inside_last_id: str | None = None
+    access_inside_count: int | None = None
+    access_inside_first_id: str | None = None
+    access_inside_last_id: str | None = None
     authorised_at_open: str = "UNKNOWN"
     authorised_now: str = "UNKNOWN"
     change_window_id: str | None = None

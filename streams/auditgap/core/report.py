@@ -7,8 +7,8 @@ microseconds, periods half-open: `from` belongs to it, `to` does not.
 | key | what it holds |
 |---|---|
 | `scope` | `kind` (organization, feed, all) and `id` |
-| `from`, `to`, `as_of` | the period; `as_of` is the append time of the last record read: what is later is UNKNOWN |
-| `coverage` | of all organizations of the population together (`of`; the feeds, where it has no organization) |
+| `from`, `to`, `as_of` | the period; `as_of` is the append time of the last record or tick: what is later is UNKNOWN |
+| `coverage` | of all organizations of the population together (`of`; the feeds, or parents, if none is) |
 | `members` | the population: each with `coverage`, `spans` (its states, without a hole), `feeds`, policy in force |
 | `outside` | who is not in it, or of whom nothing is proven, and `why` (a key of OUTSIDE) |
 | `others` | how many organizations and feeds were seen that were not asked for |
@@ -32,7 +32,7 @@ from typing import Any, Final
 
 from auditgap.core import times
 from auditgap.core.coverage import INFERRED, OFF, PROVEN, UNKNOWN, Span
-from auditgap.core.inputs import FEED_SUBJECT_PREFIX, canonical
+from auditgap.core.inputs import FEED_SUBJECT_PREFIX, canonical, organization_of, parent_of
 from auditgap.core.ledger import Ledger
 from auditgap.core.policy import ChangeWindow, Policy, in_force
 from auditgap.core.recent import PROOF_LIMIT
@@ -53,6 +53,9 @@ OUTSIDE: Final = {
     "never_seen": "the policy names it, but no record of it was ever seen",
 }
 """Why an organization or a feed is outside the population, or nothing is proven of it."""
+
+KINDS: Final = ("organizations", "feeds", "parents")
+"""What a subject can be. The coverage of all together is that of the first kind that is there."""
 
 STAMPS: Final = frozenset({"incident_id", "revision", "produced_at", "history_sequence", "previous_digest"})
 """Fields of a gap that may depend on how its inputs arrived; they are no part of what is compared."""
@@ -81,10 +84,11 @@ class Evidence:
     """What a replay gave, and what was published.
 
     `ledgers` are by subject, as they stand after the last record; `feeds` names the feeds of each subject's records;
-    `named` are the organizations of the policy. `as_of` is the append time of the last record. `compared` are the
-    gaps that stood when the replay had taken in what the worker had. `history` holds the published revisions in the
-    order of the topic. `kept_since` is the append time from which on a subject's inputs are still there, for those of
-    which older ones are gone.
+    `named` are the organizations of the policy. `as_of` is the append time of the last record or tick. `compared` are
+    the gaps that stood when the replay had taken in what the worker had; `awaited` names those for whom the worker had
+    mail that it had not taken in, of whom nothing is compared. `history` holds the published revisions in the order of
+    the topic. `kept_since` is the append time from which on a subject's inputs are still there, for those of which
+    older ones are gone.
     """
 
     ledgers: Mapping[str, Ledger]
@@ -94,6 +98,7 @@ class Evidence:
     compared: Mapping[str, Gap]
     history: Sequence[Gap]
     kept_since: Mapping[str, int]
+    awaited: frozenset[str] = frozenset()
 
 
 # --- how much ---------------------------------------------------------------------------------------------------------
@@ -289,6 +294,8 @@ def _differences(scope: Scope, evidence: Evidence, published: Mapping[str, Gap])
         gap = found or theirs
         if gap is None or not scope.holds(gap.subject, evidence.feeds.get(gap.subject, ())):
             continue
+        if gap.subject in evidence.awaited:
+            continue
         if theirs is None:
             yield _difference(gap, "the replay finds it; it is not published, or as superseded or retracted only")
         elif _is_kept(theirs, evidence):
@@ -299,13 +306,14 @@ def _differences(scope: Scope, evidence: Evidence, published: Mapping[str, Gap])
             yield _difference(gap, "; ".join(faults))
     for ledger in evidence.ledgers.values():
         for gap in standing(ledger.gaps.values()).values():
-            new = gap.gap_id not in published and gap.gap_id not in evidence.compared
+            compared = gap.gap_id in evidence.compared and gap.subject not in evidence.awaited
+            new = gap.gap_id not in published and not compared
             if new and scope.holds(gap.subject, evidence.feeds.get(gap.subject, ())):
                 yield _difference(gap, "it is not published: the worker has not come that far")
 
 
 def _difference(gap: Gap, what: str) -> dict[str, Any]:
-    return {"gap_id": gap.gap_id, "organization_id": gap.organization_id, "feed_id": gap.feed_id, "what": what}
+    return {"gap_id": gap.gap_id, **_whose(gap.subject), "what": what}
 
 
 def _is_kept(gap: Gap, evidence: Evidence) -> bool:
@@ -335,7 +343,8 @@ def build(scope: Scope, begin: int, end: int, evidence: Evidence) -> dict[str, A
     outside: list[dict[str, Any]] = []
     measured: dict[str, Coverage] = {}
     windows: list[tuple[Gap, dict[str, Any]]] = []
-    for name in sorted(asked, key=lambda each: (each.startswith(FEED_SUBJECT_PREFIX), each)):
+    raised = _raised(evidence.ledgers.values())
+    for name in sorted(asked, key=lambda each: (KINDS.index(_kind(each)), each)):
         ledger = evidence.ledgers.get(name) or Ledger(name)
         spans = ledger.coverage(evidence.as_of)
         starts = [span.begin for span in spans[:1]] + [_opened(gap) for gap in kept[name]]
@@ -365,16 +374,16 @@ def build(scope: Scope, begin: int, end: int, evidence: Evidence) -> dict[str, A
         own = [(gap, True) for gap in standing(ledger.gaps.values()).values()] + [(gap, False) for gap in kept[name]]
         for gap, recomputed in own:
             if _opened(gap) < end and _closed(gap, evidence.as_of) > begin:
-                shape = _window(gap, ledger, begin, end, evidence.as_of, published.get(gap.gap_id))
+                shape = _window(gap, ledger, raised, begin, end, evidence.as_of, published.get(gap.gap_id))
                 windows.append((gap, {**shape, "recomputed": recomputed}))
     outside += [
         {**_whose(name), "why": "never_seen"}
         for name in sorted(evidence.named - subjects)
         if scope.kind == "all" or name == scope.id
     ]
-    windows.sort(key=lambda each: (_opened(each[0]), each[0].gap_id))
-    of = "organizations" if any(not name.startswith(FEED_SUBJECT_PREFIX) for name in measured) else "feeds"
-    counted = {name: each for name, each in measured.items() if name.startswith(FEED_SUBJECT_PREFIX) == (of == "feeds")}
+    windows.sort(key=lambda each: (_opened(each[0]), each[0].inherited_from is not None, each[0].gap_id))
+    of = next((kind for kind in KINDS if any(_kind(name) == kind for name in measured)), KINDS[0])
+    counted = {name: each for name, each in measured.items() if _kind(name) == of}
     total = _shape(together(counted.values()))
     if total["longest_unproven"] is not None:
         longest = max(counted, key=lambda name: _long(counted[name].longest_unproven))
@@ -420,11 +429,18 @@ def _shape(coverage: Coverage) -> dict[str, Any]:
 
 
 def _whose(subject: str) -> dict[str, str | None]:
-    is_feed = subject.startswith(FEED_SUBJECT_PREFIX)
     return {
-        "organization_id": None if is_feed else subject,
-        "feed_id": subject.removeprefix(FEED_SUBJECT_PREFIX) if is_feed else None,
+        "organization_id": organization_of(subject),
+        "feed_id": subject.removeprefix(FEED_SUBJECT_PREFIX) if _kind(subject) == "feeds" else None,
+        "parent_id": parent_of(subject),
     }
+
+
+def _kind(subject: str) -> str:
+    """Say what a subject is, in the plural."""
+    if organization_of(subject) is not None:
+        return KINDS[0]
+    return KINDS[1] if parent_of(subject) is None else KINDS[2]
 
 
 def _opened(gap: Gap) -> int:
@@ -437,7 +453,25 @@ def _closed(gap: Gap, as_of: int) -> int:
     return max(_opened(gap) + 1, as_of if gap.closed_at is None else gap.closed_at)
 
 
-def _window(gap: Gap, ledger: Ledger, begin: int, end: int, as_of: int, published: Gap | None) -> dict[str, Any]:
+def _raised(ledgers: Iterable[Ledger]) -> dict[str, dict[str, Alert]]:
+    """Find the alerts of each gap and incident by their ids: those of an inherited gap are its parent's or feed's."""
+    found: dict[str, dict[str, Alert]] = defaultdict(dict)
+    for ledger in ledgers:
+        for alert in ledger.alerts.values():
+            for name in filter(None, (alert.gap_id, alert.incident_id)):
+                found[name][alert.alert_id] = alert
+    return found
+
+
+def _window(
+    gap: Gap,
+    ledger: Ledger,
+    raised: Mapping[str, Mapping[str, Alert]],
+    begin: int,
+    end: int,
+    as_of: int,
+    published: Gap | None,
+) -> dict[str, Any]:
     """Write a gap for the report.
 
     `opening` and `closing` say how certain the bounds are (EXACT, BETWEEN, AT_LATEST, AT_EARLIEST, UNKNOWN, OPEN).
@@ -447,11 +481,11 @@ def _window(gap: Gap, ledger: Ledger, begin: int, end: int, as_of: int, publishe
     opened, closed = max(_opened(gap), begin), min(_closed(gap, as_of), end)
     planned = _planned(gap, ledger.policies)
     excused = 0 if planned is None else min(closed, planned.end) - max(opened, planned.start)
-    alerts = [
-        alert
-        for alert in ledger.alerts.values()
-        if gap.gap_id == alert.gap_id or (alert.incident_id is not None and alert.incident_id == gap.incident_id)
-    ]
+    alerts = {
+        alert_id: alert
+        for name in filter(None, (gap.gap_id, gap.inherited_from, gap.incident_id))
+        for alert_id, alert in raised.get(name, {}).items()
+    }.values()
     closing = "OPEN" if gap.closed_at is None else _certainty(gap.closed_at_earliest, gap.closed_at)
     return {
         **{name: value for name, value in as_json(as_dict(gap)).items() if name not in STAMPS},

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from auditgap.core import desk, inheritance, intake, policy, times, topology
 from auditgap.core.desk import Desk
@@ -58,6 +58,14 @@ def split_topology_key(key: str) -> tuple[str, int] | None:
         return None
     subject, version = json.loads(key.removeprefix(_TOPOLOGY))
     return subject, version
+
+
+class Sizes(NamedTuple):
+    """How much a shard holds, by what it is: the parts of its state that grow."""
+
+    assertions: int
+    gaps: int
+    alerts: int
 
 
 def everywhere(_: str) -> bool:
@@ -343,6 +351,15 @@ class Shard:
     def _policies_of(self, subject: str) -> tuple[Policy, ...]:
         own = () if organization_of(subject) is None else self.policies.get(subject, ())
         return (*self.policies.get(None, ()), *own)
+
+    def sizes(self) -> Sizes:
+        """Say how much is held, all subjects together. Nothing is walked through but the list of subjects."""
+        ledgers = list(self.ledgers.values())
+        return Sizes(
+            sum(len(track.timeline.assertions) for each in ledgers for track in (each.known, each.suspected)),
+            sum(len(each.gaps) for each in ledgers),
+            sum(len(each.alerts) for each in ledgers),
+        )
 
     # --- persisting -------------------------------------------------------------------------------------------------
 

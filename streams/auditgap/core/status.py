@@ -14,11 +14,15 @@
 
 from typing import Final, NamedTuple
 
-from auditgap.core.records import Gap
+from auditgap.core import times
+from auditgap.core.records import Gap, Status
 
 YES: Final = "YES"
 NO: Final = "NO"
 UNKNOWN: Final = "UNKNOWN"
+
+REFRESH: Final = 5 * 60 * times.SECOND
+"""How far the last proof may move on before a status is published again that says nothing else."""
 
 
 class Facts(NamedTuple):
@@ -69,3 +73,23 @@ def verdict(facts: Facts) -> Verdict:
 
 def _opened(gap: Gap) -> tuple[int, str]:
     return gap.opened_at_latest or gap.opened_at or 0, gap.gap_id
+
+
+def is_news(before: Status, new: Status) -> bool:
+    """Whether a status says something else, or shows a proof or an observation much later than the one before."""
+    return _says(before) != _says(new) or _is_older(before, new)
+
+
+def _says(status: Status) -> tuple[str | int | None, ...]:
+    return status.audited, status.reason, status.since, status.open_gap_id
+
+
+def _is_older(before: Status, new: Status) -> bool:
+    """Whether a status shows a proof or an observation that is old compared with the latest one."""
+    return any(
+        (later or 0) - (sooner or 0) >= REFRESH
+        for sooner, later in (
+            (before.last_proof_at, new.last_proof_at),
+            (before.last_observation_at, new.last_observation_at),
+        )
+    )

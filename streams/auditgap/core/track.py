@@ -23,6 +23,7 @@ from auditgap.core.fold import (
     merged,
     of_observation,
     of_recording,
+    of_sight,
 )
 from auditgap.core.inputs import Actor
 from auditgap.core.observations import Observation
@@ -67,21 +68,7 @@ def suspicion_of(seen: Observation, append_time: int) -> Assertion | None:
     feed, calls = SUSPICIONS.get((seen.kind, seen.result), (None, None))
     if feed is None and calls is None:
         return None
-    called_at = seen.called_at if seen.kind == "canary" else None
-    return Assertion(
-        begins=seen.begins if called_at is None else called_at - seen.skew,
-        ends=seen.ends if called_at is None else called_at + seen.skew,
-        kind=seen.kind,
-        input_id=seen.id,
-        digest=seen.digest,
-        api=feed,
-        logging=calls,
-        append_time=append_time,
-        exact=False,
-        organization_id=seen.organization_id,
-        feed_id=seen.feed_id,
-        result=seen.result,
-    )
+    return of_sight(seen, append_time, feed, calls)
 
 
 def _recorded(identifier: str, moment: int) -> Assertion:

@@ -3,7 +3,8 @@
 The API gives activities newest first, and files may hold any order; the ids that bracket a window must not depend on
 it. So settings events are folded as they come, observations and ordinary activities are put by until all of them are
 known, and then taken in by time, each once. (`--history` shows what a worker would have said, and takes everything as
-it comes, observations last.)
+it comes, observations last.) Parents and feeds of a topology go before the others, so that their windows are known when
+the records of their members are taken in.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import io
 import marshal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final
@@ -21,14 +22,17 @@ import orjson
 
 from auditgap import clock, feedfiles
 from auditgap.adapters.policy_yaml import PolicyFile
+from auditgap.adapters.topology_yaml import TopologyFile
 from auditgap.core import policy as policy_core
 from auditgap.core import times
-from auditgap.core.inputs import OPERATOR, Rejection, canonical, read_activity
+from auditgap.core import topology as topology_core
+from auditgap.core.inputs import OPERATOR, Activity, Rejection, canonical, read_activity
 from auditgap.core.intake import observe, refused_time, take
 from auditgap.core.ledger import Ledger
 from auditgap.core.observations import Observation, read_observation
 from auditgap.core.records import Alert, Emission, Gap, Status
-from auditgap.entrypoints import policy, show
+from auditgap.core.shard import Shard
+from auditgap.entrypoints import policy, show, topology
 from auditgap.entrypoints.sources import Sources
 from auditgap.errors import UsageError
 
@@ -71,24 +75,27 @@ def run(
     until: str | None,
     observations: Sequence[str] = (),
     policy_file: Path | None = None,
+    topology_file: Path | None = None,
 ) -> int:
     """Run the command; gives its exit status. Raises UsageError."""
     now = clock.now() if until is None else times.parse(until)
     if now is None:
         raise UsageError(f"--until takes a time with a zone, such as 2026-11-23T17:00:00Z, not {until!r}")
 
-    rules: PolicyFile | None = None
-    if policy_file is not None:
-        rules = policy.read(policy_file, lambda line: click.echo(line, err=True))
-        if rules is None:
-            return UsageError.exit_status
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    rules = None if policy_file is None else policy.read(policy_file, say)
+    links = None if topology_file is None else topology.read(topology_file, say, now)
+    if (policy_file is not None and rules is None) or (topology_file is not None and links is None):
+        return UsageError.exit_status
 
     def show_now(emission: Emission) -> None:
         click.echo(show.json_of(show.shape_of(emission)) if as_json else "\n".join(_lines(emission, now)))
 
     with (
         Sources([*files, *observations], bar=not history) as sources,
-        Backtest(now, sources.tell, show_now if history else None, rules) as test,
+        Backtest(now, sources.tell, show_now if history else None, rules, links) as test,
     ):
         unread = sum(
             not (test.observed(name, source) if name in observations else test.file(name, source))
@@ -134,14 +141,18 @@ class Backtest:
         tell: Tell,
         on_emission: Callable[[Emission], None] | None = None,
         rules: PolicyFile | None = None,
+        links: TopologyFile | None = None,
     ) -> None:
         self._now = now
+        self._shard = Shard()
+        for subject, says in (links.subjects if links else {}).items():
+            self._shard.topology(topology_core.successor(None, subject, says, "file", now), now)
         self._rules = rules
         self._observations: dict[str, list[Observation]] = {}
         self._tell = tell
         self._on_emission = on_emission
-        self._ledgers: dict[str, Ledger] = {}
-        self._put_by = _PutBy()
+        self._ledgers = self._shard.ledgers
+        self._put_by, self._put_by_first = _PutBy(), _PutBy()
         self._seen = _Seen()
         self._records = self._rejected = 0
         self.cut_off = False
@@ -151,6 +162,7 @@ class Backtest:
 
     def __exit__(self, *_: object) -> None:
         self._put_by.close()
+        self._put_by_first.close()
 
     def file(self, name: str, source: feedfiles.Source) -> bool:
         """Take in everything in a feed file; what is refused is told by line. False if it is no feed file."""
@@ -169,8 +181,9 @@ class Backtest:
                 refused += 1
                 continue
             read += 1
-            self._ledger_of(activity.subject)
-            outcome = take(ledgers, activity, now, now)
+            named = self._named(activity)
+            self._ledger_of(named or activity.subject)
+            outcome = take(ledgers, activity, now, now, organization_id=named)
             if outcome.rejection is not None:
                 self._reject(name, line, item, outcome.rejection)
             else:
@@ -178,6 +191,8 @@ class Backtest:
             if emit is not None:
                 for emission in outcome.emissions:
                     emit(emission)
+                if outcome.emissions:
+                    self._tell_members()
                 if self._records % _SETTLE_EVERY == 0:
                     self._settle()
         self._settle()
@@ -190,6 +205,8 @@ class Backtest:
             self._records += 1
             seen = record if isinstance(record, Rejection) else read_observation(record)
             if isinstance(seen, Observation):
+                named = self._named(seen) if seen.parent_id is None else None
+                seen = seen if named is None else replace(seen, organization_id=named)
                 self._ledger_of(seen.subject)
                 self._seen.add(record)
                 refusal = refused_time(seen, self._now)
@@ -207,11 +224,18 @@ class Backtest:
             refused += 1
         return bool(read) or not refused
 
+    def _named(self, record: Activity | Observation) -> str | None:
+        """Give the organization that a record names by its uuid only, where the topology knows it."""
+        if record.organization_id is not None or record.organization_uuid is None:
+            return None
+        return self._shard.aliases.get(record.organization_uuid)
+
     def _ledger_of(self, subject: str) -> None:
         if subject not in self._ledgers:
-            fresh = (
-                _Waiting(subject, len(self._ledgers), self._put_by) if self._on_emission is None else Ledger(subject)
-            )
+            members = topology_core.members_of(self._shard.topologies.get(subject, ()))
+            put_by = self._put_by_first if members else self._put_by
+            fresh = Ledger(subject) if self._on_emission else _Waiting(subject, len(self._ledgers), put_by)
+            fresh.members = members
             if self._rules is not None:
                 # A file has one version: what it says counts from its valid_from, or always.
                 rules = self._rules.organizations.get(subject, self._rules.defaults)
@@ -231,18 +255,32 @@ class Backtest:
             if self._on_emission is not None:
                 self._on_emission(emission)
 
+    def _tell_members(self) -> None:
+        """Let members know what changed about their parents and feeds."""
+        shard = self._shard
+        shard.touched.update(self._ledgers[name] for name in shard.topologies if name in self._ledgers)
+        for mail in shard.letters():
+            self._ledger_of(mail.body["subject"])
+            for emission in shard.post(mail, self._now, self._now).emissions:
+                if self._on_emission is not None:
+                    self._on_emission(emission)
+        shard.touched.clear()
+
     def findings(self) -> Findings:
         """Give the windows that stand after all, and what was raised about them."""
-        by_number = list(self._ledgers.values())
         for waiting in self._observations.values():
             waiting.sort(key=lambda seen: (seen.ends, seen.id), reverse=True)
-        for number, entry in self._put_by.in_order():
-            if self._observations:
-                self._observe(by_number[number], entry)
-            Ledger.activity(by_number[number], entry)
-        for ledger in by_number:
-            self._observe(ledger)
-        self._settle()
+        for put_by in (self._put_by_first, self._put_by):
+            by_number = list(self._ledgers.values())
+            for number, entry in put_by.in_order():
+                if self._observations:
+                    self._observe(by_number[number], entry)
+                Ledger.activity(by_number[number], entry)
+            for ledger in by_number:
+                if ledger.members or put_by is self._put_by:
+                    self._observe(ledger)
+            self._settle()
+        by_number = list(self._ledgers.values())
         for ledger in by_number:
             for emission in ledger.tick(self._now, self._now):
                 if self._on_emission is not None:
@@ -266,6 +304,7 @@ class Backtest:
             for emission in ledger.settle(self._now):
                 if self._on_emission is not None:
                     self._on_emission(emission)
+        self._tell_members()
 
     def _reject(self, name: str, line: int, item: int, rejection: Rejection) -> None:
         self._rejected += 1

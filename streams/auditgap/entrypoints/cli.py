@@ -385,6 +385,9 @@ def status(organization: str | None, *, as_json: bool) -> int:
 @click.option("--until", metavar="TIME", help="What stands for now: ISO 8601 with a zone. Later records are refused.")
 @_OBSERVATIONS
 @click.option("--policy", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Who may switch it.")
+@click.option(
+    "--topology", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="What belongs to what."
+)
 def backtest(
     files: Sequence[str],
     *,
@@ -393,12 +396,19 @@ def backtest(
     until: str | None,
     observations: Sequence[str],
     policy: Path | None,
+    topology: Path | None,
 ) -> int:
     """Find the gaps in feed files, without a broker. Exit status 1 if there is one."""
     from auditgap.entrypoints import backtest as command
 
     return command.run(
-        files, as_json=as_json, history=history, until=until, observations=observations, policy_file=policy
+        files,
+        as_json=as_json,
+        history=history,
+        until=until,
+        observations=observations,
+        policy_file=policy,
+        topology_file=topology,
     )
 
 

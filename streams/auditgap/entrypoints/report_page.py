@@ -5,13 +5,14 @@ itself: no script, nothing loaded from anywhere.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
 from auditgap.core import times
 from auditgap.core.coverage import INFERRED, OFF, PROVEN, UNKNOWN
+from auditgap.core.inputs import name_of, subject_of
 from auditgap.core.recent import PROOF_LIMIT
 from auditgap.core.report import OUTSIDE, STATES, percent
 from auditgap.entrypoints import show
@@ -149,6 +150,10 @@ def _answer(report: Shape) -> list[Block]:
     )
     if excused := coverage["excused_microseconds"]:
         lines.append(f"Inside a planned change: {_length(excused)}; it was not audited all the same.")
+    if gone := report["ticks"]["gone_before"]:
+        lines.append(
+            f"Ticks before {_time(gone)} are gone: what time raised before then may be missing among the alerts."
+        )
     if report["as_of"] < report["to"]:
         lines.append(f"Nothing is known of the time after {_time(report['as_of'])}, when the last record was read.")
     share = f"{low} % was audited" if low == high else f"Between {low} % and {high} % was audited"
@@ -217,20 +222,24 @@ def _answer(report: Shape) -> list[Block]:
 
 
 def _windows_counted(report: Shape) -> str:
-    return f"{show.counted(len(report['windows']), 'window')} in the period"
+    inherited = sum(each["inherited_from"] is not None for each in report["windows"])
+    told = f"{show.counted(len(report['windows']), 'window')} in the period"
+    return f"{told}, {inherited:,} of them inherited from a parent or feed" if inherited else told
 
 
 def _windows(report: Shape) -> list[Block]:
     blocks: list[Block] = [Heading("Windows")]
     if not report["windows"]:
         return [*blocks, Text("None is known in the period.")]
+    whose = {window["gap_id"]: _whose(window) for window in report["windows"]}
     for number, window in enumerate(report["windows"], 1):
         title = f"{number}. {_whose(window)}: {window['cause']}, {window['confidence'].lower()}, {window['state']}"
-        blocks.append(Facts(title, tuple(_window_rows(window))))
+        blocks.append(Facts(title, tuple(_window_rows(window, whose))))
     return blocks
 
 
-def _window_rows(window: Shape) -> Iterable[tuple[str, str]]:
+def _window_rows(window: Shape, whose: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Write a window; `whose` says of each gap of the report whose it is."""
     yield "off from", _bound(window["opening"], window["opened_at"], window["opened_at_latest"])
     yield "back on", _bound(window["closing"], window["closed_at_earliest"], window["closed_at"])
     yield "not audited", f"{_at_most(window['in_period_microseconds'])} of the period at the most"
@@ -257,8 +266,12 @@ def _window_rows(window: Shape) -> Iterable[tuple[str, str]]:
     if window["activity_inside_count"]:
         ids = dict.fromkeys((window["activity_inside_first_id"], window["activity_inside_last_id"]))
         yield "recorded inside", f"{window['activity_inside_count']:,}: {' to '.join(each for each in ids if each)}"
+    if window["access_inside_count"]:
+        ids = dict.fromkeys((window["access_inside_first_id"], window["access_inside_last_id"]))
+        yield "Anthropic's access", f"{window['access_inside_count']:,}: {' to '.join(each for each in ids if each)}"
     if window["inherited_from"]:
-        yield "inherited from", window["inherited_from"]
+        source = window["inherited_from"]
+        yield "inherited from", f"{whose[source]}: gap {source}" if source in whose else f"gap {source}"
     yield (
         "alerts",
         "; ".join(
@@ -341,9 +354,9 @@ def _population(report: Shape) -> list[Block]:
     blocks: list[Block] = [
         Heading("Population"),
         Text(
-            "The organizations and feeds that the records name and that were heard of before the end of the period. "
-            f"The answer above is of the {report['coverage']['of']} among them. A feed is named by records "
-            "without an organization, such as sign-ins."
+            "The organizations, parents and feeds that the records or the topology name and that were heard of before "
+            f"the end of the period. The answer above is of the {report['coverage']['of']} among them. A feed is named "
+            "by records without an organization, such as sign-ins."
         ),
         Table(
             ("of", "at least", "at most", *map(str.lower, STATES), "longest unproven", "resolution", "feeds"),
@@ -355,7 +368,9 @@ def _population(report: Shape) -> list[Block]:
         blocks.append(Text("Outside it, or without proof:"))
         blocks.append(Items(tuple(f"{_whose(each)}: {OUTSIDE[each['why']]}" for each in report["outside"])))
     if report["others"]:
-        blocks.append(Text(f"Seen on the topics, but not asked for: {report['others']:,} organizations and feeds."))
+        blocks.append(
+            Text(f"Seen on the topics, but not asked for: {report['others']:,} organizations, parents and feeds.")
+        )
     return blocks
 
 
@@ -379,8 +394,10 @@ def _method() -> list[Block]:
         ),
         Text(
             "The report was computed by reading all input records again, in the order of the broker's append times, "
-            "independently of what the worker remembers. The gaps that stood where the worker's group stood were "
-            "compared, field by field, with the latest revisions in the gap history; its revisions were checked to "
+            "independently of what the worker remembers; time went on with the ticks that workers wrote. The gaps that "
+            "stood where the worker's group stood were compared, field by field, with the latest revisions in the gap "
+            "history; its revisions were checked to follow each other without a hole, each with the digest of the one "
+            "before."
             "follow each other without a hole, each with the digest of the one before."
         ),
     ]
@@ -399,6 +416,7 @@ def _again(report: Shape) -> list[Block]:
                 ("auditgap", report["auditgap_version"]),
                 ("records read", f"{counts['read']:,}"),
                 ("not used", unused),
+                ("ticks", f"{report['ticks']['read']:,}"),
                 ("gap history", f"{show.counted(history['revisions'], 'revision')}, digest {history['digest']}"),
             ),
         ),
@@ -441,9 +459,7 @@ def _again(report: Shape) -> list[Block]:
 
 
 def _whose(shape: Shape) -> str:
-    if shape["organization_id"]:
-        return f"organization {shape['organization_id']}"
-    return f"feed {shape['feed_id'] or 'default'}"
+    return name_of(subject_of(shape["organization_id"], shape["feed_id"], shape["parent_id"]))
 
 
 def _micros(text: str) -> int:

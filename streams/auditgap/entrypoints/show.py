@@ -141,6 +141,11 @@ def gap_lines(gap: Gap, now: int) -> list[str]:
         rows.append(
             ("recorded inside", f"{gap.activity_inside_count:,}: {clean(' to '.join(each for each in ids if each))}")
         )
+    if gap.access_inside_count:
+        ids = dict.fromkeys((gap.access_inside_first_id, gap.access_inside_last_id))
+        rows.append(
+            ("Anthropic's access", f"{gap.access_inside_count:,}: {clean(' to '.join(each for each in ids if each))}")
+        )
     if gap.inherited_from:
         rows.append(("inherited from", f"gap {gap.inherited_from}"))
     if gap.superseded_by:
@@ -202,7 +207,7 @@ def lines_of(emission: Emission, now: int) -> list[str]:
     return status_lines(emission, now)
 
 
-def by_opening(gap: Gap) -> tuple[int, str]:
-    """Sort key: the time a gap opened, at the earliest."""
+def by_opening(gap: Gap) -> tuple[int, bool, str]:
+    """Sort key: the time a gap opened, at the earliest; what members inherit comes after it."""
     opened = gap.opened_at if gap.opened_at is not None else gap.opened_at_latest
-    return opened or 0, gap.gap_id
+    return opened or 0, gap.inherited_from is not None, gap.gap_id

@@ -20,14 +20,14 @@ from auditgap.errors import UsageError
 Tell = Callable[[str], None]
 
 
-def read(path: Path, tell: Tell) -> TopologyFile | None:
-    """Read a topology file; None where it is wrong, after each fault was told with its line."""
-    return version_file.read(path, tell, partial(topology_yaml.read, now=clock.now()))
+def read(path: Path, tell: Tell, now: int) -> TopologyFile | None:
+    """Read a topology file at a time; None where it is wrong, after each fault was told with its line."""
+    return version_file.read(path, tell, partial(topology_yaml.read, now=now))
 
 
 def check(path: Path, tell: Tell, *, as_json: bool) -> int:
     """Show what a topology file means. Exit status 2 if it is wrong."""
-    file = read(path, tell)
+    file = read(path, tell, clock.now())
     if file is None:
         return UsageError.exit_status
     subjects = sorted(file.subjects.items(), key=lambda each: (organization_of(each[0]) is not None, each[0]))
@@ -47,7 +47,7 @@ def apply(settings: Settings, path: Path, author: str | None, tell: Tell) -> int
     from auditgap.adapters.topology_topic import TopologyTopic
     from auditgap.bootstrap import schema_ids
 
-    file = read(path, tell)
+    file = read(path, tell, clock.now())
     if file is None:
         return UsageError.exit_status
     author = version_file.author_of(path, author, file.author)

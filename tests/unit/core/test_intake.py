@@ -1,9 +1,13 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.core.making import Run, act, alerts, at, gaps, read, record, setting
 
 from auditgap.core.inputs import ACCESS_TRANSPARENCY_TYPES, Activity, Actor
+from auditgap.core.ledger import ACCESSES
+from auditgap.core.records import Gap
+from auditgap.core.times import text_of
 
 UNREADABLE = setting("bad", 0, logging="false")
 
@@ -106,6 +110,43 @@ def test_access_transparency(kind: str) -> None:
     run.settle()
     assert (run.gap.last_activity_id, run.gap.first_activity_id, run.gap.activity_inside_count) == (None, None, 0)
     assert not any(outcome.rejection or outcome.repeat for outcome in run.outcomes)
+
+
+def accesses(gap: Gap) -> tuple[int | None, str | None, str | None]:
+    """What a gap says of Anthropic's own access."""
+    return gap.access_inside_count, gap.access_inside_first_id, gap.access_inside_last_id
+
+
+def test_access_transparency_inside() -> None:
+    """It is counted apart, by when the access was, whenever its record comes, and once."""
+    run = Run()
+    of: dict[str, Any] = {"kind": "anthropic_access"}
+    before = act("before", 20, accessed_at=text_of(at(1)), **of)
+    first, last = act("first", 900, accessed_at=text_of(at(11)), **of), act("last", 30, **of)
+    run.take(setting("off", 10, logging=False), before, last)
+    run.settle()
+    assert accesses(run.gap) == (1, "last", "last")
+    run.restart()
+    run.take(setting("on", 100, logging=True), first, first, act("unsaid", 40, accessed_at="yesterday", **of))
+    run.settle()
+    assert accesses(run.gap) == (3, "first", "unsaid")
+    run.restart()
+    assert run.settle() == []
+    run.take(setting("sooner", 35, logging=True))
+    assert accesses(run.gap) == (2, "first", "last")
+    run.take(act("after", 50, accessed_at=text_of(at(35)), **of), setting("never", 500, api=False))
+    run.settle()
+    assert [accesses(gap) for gap in run.standing] == [(2, "first", "last"), (None, None, None)]
+
+
+def test_accesses_are_bounded() -> None:
+    """Of a flood the newest are remembered."""
+    run = Run()
+    run.take(setting("off", 1, logging=False))
+    run.take(*(act(f"a{second}", second, kind="cmek_preserve") for second in range(2, ACCESSES + 12)))
+    run.settle()
+    assert accesses(run.gap) == (ACCESSES, "a12", f"a{ACCESSES + 11}")
+    assert len(run.ledger.accesses) == ACCESSES
 
 
 def test_settings_events_are_no_activity() -> None:

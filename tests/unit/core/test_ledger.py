@@ -5,8 +5,9 @@ import pytest
 from tests.unit.core.making import SECOND, Run, act, alerts, at, gaps, setting
 
 from auditgap.core import fold
+from auditgap.core.alertbook import HISTORICAL_AFTER
 from auditgap.core.inputs import Activity, Rejection
-from auditgap.core.ledger import HISTORICAL_AFTER, Ledger
+from auditgap.core.ledger import Ledger
 from auditgap.core.recent import ALL, CHUNK, CHUNKS, MONTH, NONE, entry_of
 from auditgap.core.records import Alert, Gap, as_dict, digest
 

@@ -450,3 +450,28 @@ def test_every_field_shows_in_the_difference() -> None:
 def test_length(seconds: int, text: str) -> None:
     """Lengths are written as they are read."""
     assert length(seconds) == text
+
+
+def test_a_difference_in_words() -> None:
+    """A version is told clause by clause, with every kind of actor named."""
+    everybody = Actors(users=("u",), emails=("e@example.com",), keys=("apikey_K",), service_accounts=("s",))
+    old = successor(None, "org_1", Rules(), "jane", T0, None)
+    rules = Rules(owners=everybody, watcher_keys=("apikey_W",), settle_seconds=0, decommissioned=True)
+    assert difference(old, successor(old, "org_1", rules, "jane", T0, T0 + 1)) == (
+        "owner added: user u",
+        "owner added: e-mail e@example.com",
+        "owner added: key apikey_K",
+        "owner added: service account s",
+        "watcher key added: apikey_W",
+        "settle time 0s instead of 1m",
+        "decommissioned",
+        "valid from 2027-01-15T08:00:00.000001Z",
+    )
+    refused = extended((old,), successor(successor(old, None, rules, "x", T0, None), None, Rules(), "x", T0, None))
+    assert isinstance(refused, tuple)
+    for organization, whose in ((None, "the defaults"), ("org_1", "organization org_1")):
+        first = successor(None, organization, Rules(), "jane", T0, None)
+        third = replace(first, version=3)
+        found = extended((first,), third)
+        assert isinstance(found, Rejection)
+        assert whose in found.detail

@@ -12,7 +12,7 @@ from auditgap.core.coverage import INFERRED, OFF, PROVEN, UNKNOWN, Span
 from auditgap.core.inputs import Activity
 from auditgap.core.policy import Actors, ChangeWindow, Rules, successor
 from auditgap.core.recent import PROOF_LIMIT
-from auditgap.core.records import Gap, as_dict, digest
+from auditgap.core.records import Emission, Gap, as_dict, digest
 from auditgap.core.report import (
     OUTSIDE,
     Coverage,
@@ -29,7 +29,10 @@ from auditgap.core.report import (
     together,
     within,
 )
+from auditgap.core.shard import Shard
 from auditgap.core.times import SECOND, text_of
+from auditgap.core.topology import Link, Says
+from auditgap.core.topology import successor as successor_of
 
 HOUR = 3600
 ALL = Scope("all")
@@ -175,6 +178,7 @@ def test_a_window() -> None:
         "microseconds": 4800 * SECOND,
         "organization_id": "org_1",
         "feed_id": None,
+        "parent_id": None,
     }
     assert coverage["resolution_microseconds"] == PROOF_LIMIT
     (told,) = found["windows"]
@@ -291,6 +295,54 @@ def test_scopes() -> None:
     alone = {"feed/feed_1": run.ledgers["feed/feed_1"]}
     only_feed = report(run, 0, 4 * HOUR, Scope("feed", "feed_1"), ledgers=alone, compared={}, history=[])
     assert only_feed["coverage"]["of"] == "feeds"
+
+
+def test_what_a_feed_switches() -> None:
+    """A member's window names its feed's and has its alerts; whom mail waits for is not compared, but told as late."""
+    shard = Shard()
+    links = Says(members=(Link(subject="org_1"), Link(subject="org_2")))
+    shard.topology(successor_of(None, "feed/feed_1", links, "jane", at(0)), at(0))
+    emissions: list[Emission] = []
+    for activity in (
+        setting("off", HOUR, api=False, organization_id=None),
+        act("own", 2 * HOUR, organization_id="org_1"),
+    ):
+        outcome = shard.activity(activity, activity.created_at or 0, at(4 * HOUR))
+        emissions += shard.deliver(outcome, at(4 * HOUR), at(4 * HOUR)).emissions
+    emissions += shard.settle(at(4 * HOUR))
+    run = Run(shard.ledgers, out=emissions)
+    found = report(run, 0, 4 * HOUR)
+    leader, *heirs = found["windows"]
+    assert (leader["feed_id"], sorted(each["organization_id"] for each in heirs)) == ("feed_1", ["org_1", "org_2"])
+    assert "logging_disabled" in {each["kind"] for each in leader["alerts"]}
+    for each in heirs:
+        assert (each["inherited_from"], each["alerts"]) == (leader["gap_id"], leader["alerts"])
+    assert (found["coverage"]["of"], found["coverage"]["members"], found["differences"]) == ("organizations", 2, [])
+
+    late = [gap for gap in gaps(emissions) if gap.organization_id != "org_2"]
+    (told,) = report(run, 0, 4 * HOUR, history=late)["differences"]
+    assert "not published, or as superseded" in told["what"]
+    (told,) = report(run, 0, 4 * HOUR, history=late, awaited=frozenset({"org_2"}))["differences"]
+    assert (told["organization_id"], told["what"]) == (
+        "org_2",
+        "it is not published: the worker has not come that far",
+    )
+
+
+def test_a_parent_is_no_organization() -> None:
+    """The share is that of the organizations; a parent is named as one, and counts only where nobody else is."""
+    run = Run()
+    polls = [("enabled", 0), ("disabled", HOUR)]
+    run.observe(
+        *(saw(result, "settings_poll", result, when, organization_id=None, parent_id="p") for result, when in polls)
+    )
+    alone = report(run, 0, 4 * HOUR)
+    assert (alone["coverage"]["of"], alone["coverage"]["members"]) == ("parents", 1)
+    run.take(*window())
+    run.settle()
+    found = report(run, 0, 4 * HOUR)
+    assert (found["coverage"]["of"], found["coverage"]["members"]) == ("organizations", 1)
+    assert [(each["organization_id"], each["parent_id"]) for each in found["members"]] == [("org_1", None), (None, "p")]
 
 
 def test_an_empty_period_is_refused() -> None:

@@ -392,6 +392,95 @@ def test_backtest_takes_a_policy(tmp_path: Path, owner: str, verdict: str) -> No
     assert "policy.yaml:1:" in refused.stderr
 
 
+FAMILY = """
+organizations:
+  org_1: {}
+  org_2: {parents: [org_1], uuid: u-2}
+  org_3: {parents: [org_1]}
+"""
+
+
+def test_backtest_takes_a_topology(tmp_path: Path) -> None:
+    """Members inherit the window of their parent, each with its own bracket; what names a uuid only is its member's."""
+    path = tmp_path / "topology.yaml"
+    path.write_text(FAMILY)
+    own = [activity(10_000, 295, "org_2"), activity(10_001, 950, None, organization_uuid="u-2")]
+    content = ndjson([*own, *feed()])
+    _, answer = backtest(content, "--topology", str(path))
+    parent, *heirs = sorted(answer["gaps"], key=lambda gap: str(gap["organization_id"]))
+    assert [gap["organization_id"] for gap in heirs] == ["org_2", "org_3"]
+    for gap in heirs:
+        assert (gap["inherited_from"], gap["incident_id"]) == (parent["gap_id"], parent["incident_id"])
+        assert (gap["opened_at"], gap["closed_at"]) == (parent["opened_at"], parent["closed_at"])
+    brackets = [(gap["last_activity_id"], gap["first_activity_id"]) for gap in heirs]
+    assert brackets == [("activity_10000", "activity_10001"), (None, None)]
+    assert {alert["organization_id"] for alert in answer["alerts"]} == {"org_1"}
+    assert len(backtest(content)[1]["gaps"]) == 1
+
+    shown = run("backtest", "-", "--until", UNTIL, "--topology", str(path), stdin=content).stdout
+    assert shown.count(f"inherited from   gap {parent['gap_id']}") == 2
+
+    options = ("--history", "--json", "--until", UNTIL, "--topology", str(path))
+    told = [json.loads(line) for line in run("backtest", "-", *options, stdin=content).stdout.splitlines()]
+    latest = {each["gap_id"]: each for each in told if "gap_id" in each and "closed_by_id" in each}
+    names = ("gap_id", "state", "opened_at", "closed_at", "inherited_from")
+    assert [[gap[name] for name in names] for gap in answer["gaps"]] == [
+        [latest[gap["gap_id"]][name] for name in names] for gap in answer["gaps"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "leader", "text"),
+    [
+        pytest.param("feed_id", "f", "feeds: [f]\norganizations:\n  org_1: {feeds: [f]}\n", id="feed"),
+        pytest.param(
+            "organization_id", "org_0", "organizations:\n  org_0: {}\n  org_1: {parents: [org_0]}\n", id="parent"
+        ),
+    ],
+)
+def test_a_member_inherits_what_a_collector_saw(name: str, leader: str, text: str, tmp_path: Path) -> None:
+    """Parents and feeds go before their members, so that all brackets are as exact as the window allows."""
+    (tmp_path / "topology.yaml").write_text(text)
+    seen = [
+        {"kind": "settings_poll", "result": result, name: leader, "observed_at": text_of(BEGIN + at * SECOND)}
+        for result, at in (("enabled", 0), ("disabled", 1000), ("enabled", 2000))
+    ]
+    (tmp_path / "seen.ndjson").write_text(ndjson(seen))
+    options = ("--topology", str(tmp_path / "topology.yaml"), "--observations", str(tmp_path / "seen.ndjson"))
+    # More come after the window than are remembered: who hears of it late does not know the last id before it.
+    seconds = [*range(6), *range(1900, 2600)]
+    records = [activity(second, second) for second in seconds]
+    records += [activity(10_000 + second, second, "org_0") for second in seconds]
+    _, answer = backtest(ndjson(records), *options)
+    own, heir = sorted(answer["gaps"], key=lambda gap: str(gap["inherited_from"]) if gap["inherited_from"] else "")
+    assert (own[name], heir["organization_id"], heir["inherited_from"]) == (leader, "org_1", own["gap_id"])
+    assert (heir["last_activity_id"], heir["bracket_exact"]) == ("activity_00005", True)
+    if name == "organization_id":
+        assert (own["last_activity_id"], own["bracket_exact"]) == ("activity_10005", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        pytest.param("owner: nobody\n", "topology.yaml:1:", id="wrong"),
+        pytest.param(
+            "organizations:\n  a: {}\n  b: {parents: [{id: a, valid_from: 2099-01-01T00:00:00Z}]}\n",
+            "topology.yaml:3:",
+            id="ahead",
+        ),
+        pytest.param(None, "cannot be read", id="missing"),
+    ],
+)
+def test_backtest_refuses_a_wrong_topology(tmp_path: Path, text: str | None, word: str) -> None:
+    """What is wrong with the file is told by line, with status 2, before anything is read."""
+    path = tmp_path / "topology.yaml"
+    if text is not None:
+        path.write_text(text)
+    refused = run("backtest", "-", "--topology", str(path), stdin=ndjson(feed()))
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert word in refused.stderr
+
+
 def test_backtest_until_stands_for_now() -> None:
     """Records later than `--until` by more than the allowed skew are refused; those before are folded."""
     result = run("backtest", "-", "--json", "--until", "2026-11-23T12:08:00Z", stdin=ndjson(feed()))

@@ -58,6 +58,7 @@ def whole(shape: dict[str, Any]) -> dict[str, Any]:
         "inputs": [{"topic": "t", "topic_id": "id", "partition": 0, "begin": 0, "end": 9, "worker": 9}],
         "history_ranges": [{"topic": "h", "topic_id": "id", "partition": 0, "begin": 0, "end": 3}],
         "records": {"read": 9, "not_used": {"not_avro": 2}},
+        "ticks": {"read": 4, "gone_before": text_of(at(HOUR))},
         "latest_differences": [],
     }
 
