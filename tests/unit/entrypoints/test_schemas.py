@@ -20,7 +20,7 @@ SCHEMAS: Final = resources.path("schemas")
 RELEASED: Final = {
     "activity/v1.avsc": "d123a70023f6d026de4646fd9164261ee3e03135986553dae3aee371a5645b35",
     "alert/v1.avsc": "8d7d998190365b1352484310ba15b30f2fa8c4a73adb74a8225bcc22c2c24ba2",
-    "gap/v1.avsc": "c69e87a55d6aa8fedca25729dff512bfb2a537dc0ee1c26d783543d4e768b5e2",
+    "gap/v1.avsc": "4df16f59bffa984ee568537f5cf6614518c1328ff169ca68b79b02110b411400",
     "observation/v1.avsc": "7196f5c9051cdd3c048649f9ad52e15f9ef1d97e1cec9624e2f1158932cca591",
     "policy/v1.avsc": "ba1ff917e557fafdc8560755448808ca9099954df263ca731f510f685b9e98fd",
     "status/v1.avsc": "d5335dcd60d6b868638cc9c1e172d398ee6a5ae9f0d2c7a8932e134e932d7d6e",
