@@ -4,7 +4,7 @@ from collections.abc import Iterable
 import pytest
 from tests.unit.core.making import at
 
-from auditgap.core.recent import CHUNK, CHUNKS, NONE, Recent, end_of, entry_of, id_of, start_of, time_of
+from auditgap.core.recent import CHUNK, CHUNKS, NONE, Recent, Runs, end_of, entry_of, id_of, start_of, time_of
 
 AWKWARD = ["plain", "two\nlines", "\n", "[", "ümlaut", "日本", "a b", "\\n", "nul\0", "\ud800", "x" * 1000, "\r\n\t"]
 
@@ -105,3 +105,13 @@ def test_has() -> None:
     assert not index.has_id("ct_0007")
     assert not index.has_id("act_000")
     assert not index.has_id("7Zact_0007")
+
+
+def test_runs_around_a_moment() -> None:
+    """A moment outside all runs lies between two, before the first, or after the last."""
+    runs = Runs([(at(0), at(10)), (at(5000), at(5010)), (at(9000), at(9000))])
+    assert runs.around(at(-1)) == [(None, at(0))]
+    assert runs.around(at(0)) == runs.around(at(10)) == runs.around(at(5005)) == runs.around(at(9000)) == []
+    assert runs.around(at(11)) == [(at(10), at(5000))]
+    assert runs.around(at(9001)) == [(at(9000), None)]
+    assert Runs([]).around(at(1)) == [(None, None)]

@@ -18,6 +18,7 @@ from auditgap.core.times import text_of
 from auditgap.core.topology import (
     Alias,
     Link,
+    Says,
     Stretch,
     Topology,
     as_shape,
@@ -152,6 +153,27 @@ def test_a_new_field_changes_no_digest() -> None:
     again = from_shape(shape, at(5))
     assert isinstance(again, Topology)
     assert again.digest == one.digest
+
+
+def test_there_and_back() -> None:
+    """All that a version says is written and read again."""
+    alias = Alias(organization_uuid="u-1", organization_id="a")
+    first = said(members=(link("a"),))
+    whole = successor(
+        first,
+        "feed/f",
+        Says(aliases=(alias,), members=(link("a", 1, 2),), belongs_to=(link("parent/p", 3),)),
+        "j",
+        at(4),
+    )
+    assert (whole.version, whole.previous_digest, whole.produced_at) == (2, first.digest, at(4))
+    assert from_shape(json.loads(json.dumps(as_shape(whole))), at(4)) == whole
+    assert difference(None, whole) == (
+        f"member added: a from {text_of(at(1))} until {text_of(at(2))}",
+        f"belongs to added: parent/p from {text_of(at(3))}",
+        "uuid added: u-1 is a",
+    )
+    assert whole.digest != replace(whole, belongs_to=()).digest
 
 
 def test_differences_in_words() -> None:
