@@ -7,17 +7,14 @@
 | export | from 24 hours before it to 24 hours after it | yes |
 | sharing, member, watch | no | yes |
 
-Types and their fields are those of the vendor's activity catalogue. A type that is not in the table is no indicator;
-one whose name speaks of the audit feed's own settings, and is not known, is told by `is_unknown_settings_type`.
+Types and their fields are those of the vendor's activity catalogue. A type that is not in the table is no indicator.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from auditgap.core import times
-from auditgap.core.inputs import SETTINGS_TYPE
 
 HOUR: Final = 3600 * times.SECOND
 DAY: Final = 24 * HOUR
@@ -300,31 +297,3 @@ LINK_TYPES: Final = frozenset(
     }
 )
 """Successful sign-ins: no indicator, but they tell which user id, e-mail and outside identity belong together."""
-
-KNOWN_SETTINGS_TYPES: Final = frozenset(
-    {
-        SETTINGS_TYPE,
-        "audit_log_export_accessed",
-        "audit_log_export_started",
-        "claude_project_document_bulk_deletion_audit_truncated",
-        "claude_project_file_bulk_deletion_audit_truncated",
-        "compliance_api_accessed",
-    }
-)
-"""The types of the catalogue whose names speak of compliance, audit or logging."""
-
-_SPEAKS_OF_AUDIT: Final = re.compile(r"compliance|audit|(?:^|_)(?:activity_feed|logs?|logging)(?:_|$)")
-_ONLY_READ: Final = ("accessed", "downloaded", "exported", "listed", "searched", "viewed")
-
-
-def is_unknown_settings_type(activity_type: str) -> bool:
-    """Whether a type that nobody told of may change what is recorded, by its name.
-
-    Names that end in a word for reading are left out; any other verb is taken for a change.
-    """
-    name = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", activity_type).lower())
-    return (
-        activity_type not in KNOWN_SETTINGS_TYPES
-        and _SPEAKS_OF_AUDIT.search(name) is not None
-        and name.rpartition("_")[2] not in _ONLY_READ
-    )

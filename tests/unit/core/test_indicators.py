@@ -5,11 +5,9 @@ from auditgap.core.indicators import (
     DAY,
     HOUR,
     INDICATORS,
-    KNOWN_SETTINGS_TYPES,
     LINK_TYPES,
     LONGEST_BEFORE,
     Indicator,
-    is_unknown_settings_type,
 )
 from auditgap.core.inputs import SETTINGS_TYPE
 
@@ -85,49 +83,3 @@ def test_ordinary(outcome: str | None, counts: bool) -> None:
     """An authentication that succeeded is ordinary; one that says anything else is an indicator."""
     assert INDICATORS["platform_federated_authentication"].counts({"outcome": outcome}) is counts
     assert INDICATORS["sso_login_failed"].counts({"outcome": outcome})
-
-
-@pytest.mark.parametrize("activity_type", sorted(KNOWN_SETTINGS_TYPES))
-def test_known_settings_types(activity_type: str) -> None:
-    """A type of the catalogue is not unknown."""
-    assert not is_unknown_settings_type(activity_type)
-
-
-@pytest.mark.parametrize(
-    "activity_type",
-    [
-        "org_compliance_api_logging_disabled",
-        "org_compliance_api_settings_updated_v2",
-        "parent_compliance_settings_updated",
-        "audit_log_retention_updated",
-        "org_audit_logging_toggled",
-        "workspace_logging_settings_updated",
-        "platform.audit-log.paused",
-        "orgComplianceApiDisabled",
-        "org_activity_feed_disabled",
-        "log_stream_deleted",
-    ],
-)
-def test_unknown_settings_types(activity_type: str) -> None:
-    """A name nobody told of that speaks of changing what is recorded is unknown."""
-    assert is_unknown_settings_type(activity_type)
-
-
-@pytest.mark.parametrize(
-    "activity_type",
-    [
-        "sso_login_failed",
-        "user_logged_out",
-        "social_login_succeeded",
-        "audit_log_viewed",
-        "compliance_report_downloaded",
-        "org_blog_settings_updated",
-        "catalog_settings_updated",
-        "claude_organization_settings_updated",
-        "dialogue_logic_updated",
-        "",
-    ],
-)
-def test_names_that_speak_of_something_else(activity_type: str) -> None:
-    """Sign-ins, reading, and words that only contain such letters are not."""
-    assert not is_unknown_settings_type(activity_type)
