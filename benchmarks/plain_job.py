@@ -19,7 +19,9 @@ SETTINGS_TYPE: Final = "org_compliance_api_settings_updated"
 CE_SETTINGS_TYPE: Final = f"com.anthropic.compliance.activity.{SETTINGS_TYPE}".encode()
 
 _SCHEMAS: Final = Path(__file__).parents[1] / "schemas"
-_IDS: Final[dict[str, str]] = json.loads((_SCHEMAS / "ids.json").read_text())
+_IDS: Final[dict[str, str]] = {
+    number: title.partition("/")[0] for number, title in json.loads((_SCHEMAS / "ids.json").read_text()).items()
+}
 _PREFIX: Final = {name: b"\0" + int(number).to_bytes(4, "big") for number, name in _IDS.items()}
 _SCHEMA: Final = {
     name: fastavro.parse_schema(json.loads((_SCHEMAS / f"{name}.avsc").read_text())) for name in _IDS.values()

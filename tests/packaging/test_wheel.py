@@ -26,8 +26,9 @@ def test_wheel_holds_one_package_and_the_schemas(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"auditgap"}
-    packed = {name.rpartition("/")[2] for name in names if name.startswith("auditgap/_data/schemas/")}
-    assert packed == {path.name for path in (ROOT / "schemas").glob("*.*")}
+    inside = "auditgap/_data/schemas/"
+    packed = {name.removeprefix(inside) for name in names if name.startswith(inside)}
+    assert packed == {str(path.relative_to(ROOT / "schemas")) for path in (ROOT / "schemas").rglob("*.*")}
     assert "auditgap/adapters/embedded_kafka_lock.json" in names
 
 

@@ -1,6 +1,8 @@
 """Avro in the Confluent wire format: a zero byte, the schema id as big-endian uint32, the body.
 
 Schema ids come from a table (`SchemaIds`): the bundled one, or a registry's. The bytes are the same either way.
+`schemas/NAME.avsc` is what is written now; `schemas/released/NAME/vN.avsc` are the versions that records may have been
+written with, and never change.
 """
 
 import io
@@ -9,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import fastavro
@@ -49,6 +52,23 @@ def schema_text(name: str) -> str:
     return resources.path("schemas", f"{name}.avsc").read_text()
 
 
+def released(directory: Path, name: str) -> dict[int, str]:
+    """Read the released versions of a schema, oldest first: JSON text by number. `directory` is that of schemas/."""
+    found = {int(path.stem[1:]): path for path in (directory / "released" / name).glob("v[0-9]*.avsc")}
+    return {number: found[number].read_text() for number in sorted(found)}
+
+
+def shape_of(text: str) -> Any:
+    """Give what a schema's JSON text says but for its explanations."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: told(each) for name, each in value.items() if name != "doc"}
+        return [told(each) for each in value] if isinstance(value, list) else value
+
+    return told(json.loads(text))
+
+
 class SchemaIds:
     """Which id stands for which schema. `lookup` gives the schema behind an id that is not in the table, or None."""
 
@@ -59,9 +79,28 @@ class SchemaIds:
 
     @classmethod
     def bundled(cls) -> "SchemaIds":
-        """Use the table that ships: without a registry."""
-        table: dict[str, str] = json.loads(resources.path("schemas", "ids.json").read_text())
-        return cls({name: int(number) for number, name in table.items()})
+        """Use the table that ships: without a registry. Each version has an id of its own, for good.
+
+        Raises RuntimeError where schemas/NAME.avsc was changed and has no id yet: its records could not be told apart.
+        """
+        directory = resources.path("schemas")
+        table: dict[str, str] = json.loads((directory / "ids.json").read_text())
+        by_name: dict[str, dict[int, int]] = {}
+        for number, title in table.items():
+            name, _, version = title.partition("/v")
+            by_name.setdefault(name, {})[int(version)] = int(number)
+        ids: dict[str, int] = {}
+        texts: dict[int, str] = {}
+        for name, numbers in by_name.items():
+            texts |= {numbers[version]: text for version, text in released(directory, name).items()}
+            newest = max(numbers)
+            ids[name] = numbers[newest]
+            if shape_of(texts.get(ids[name], schema_text(name))) != shape_of(schema_text(name)):
+                raise RuntimeError(
+                    f"schemas/{name}.avsc is not version {newest} any more: give {name}/v{newest + 1} an id in "
+                    "schemas/ids.json"
+                )
+        return cls(ids, lambda number: fastavro.parse_schema(json.loads(texts[number])) if number in texts else None)
 
     def prefix(self, name: str) -> bytes:
         """Give the five bytes in front of every body of this schema."""

@@ -97,6 +97,7 @@ class Job:
         self._ids = ids
         self._encoder = avro.Encoder(ids)
         self._metrics = metrics
+        self._applied, self._repeated = (metrics.records.labels(name) for name in ("applied", "repeat"))
         self._clock = clock
         self._verifier = verifier
         self.membership: Callable[[], bytes] = lambda: b""
@@ -361,7 +362,7 @@ class Job:
         except Exception as error:
             raise self._died_on(part, message, error) from error
         self._until_sample = sample
-        self._metrics.records.labels("applied").inc(plain)
+        self._applied.inc(plain)
 
     def _take_decoded(self, part: Part, message: Message) -> None:
         """Take in one record by its body."""
@@ -435,7 +436,7 @@ class Job:
         if outcome.rejection is not None:
             self._dead_letter(part, message, outcome.rejection)
         elif message.topic() != self._mailbox:
-            self._metrics.records.labels("repeat" if outcome.repeat else "applied").inc()
+            (self._repeated if outcome.repeat else self._applied).inc()
 
     # --- the sides ----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
-"""Schema ids from a registry with Confluent's API."""
+"""A registry with Confluent's API: the ids of schemas, their versions, and registering, which is a deploy step."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import fastavro
@@ -9,56 +11,112 @@ from confluent_kafka.schema_registry.common._httpx_compat import httpx  # it dec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from auditgap.adapters import avro
+from auditgap.adapters.compatibility import LEVEL
 from auditgap.config import RegistrySettings, TopicSettings
 from auditgap.errors import BrokerError
 
 
-def schema_ids(settings: RegistrySettings, topics: TopicSettings) -> avro.SchemaIds:
-    """Ask which id stands for which schema. Registers nothing: that is a deploy step. Raises BrokerError."""
-    url = settings.url
-    config: dict[str, object] = {"url": url}
-    if settings.username and settings.password:
-        config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
-    subjects = {
-        "activity": topics.activity,
-        "observation": topics.observation,
-        "alert": topics.alert,
-        "gap": topics.gap,
-        "policy": topics.policy,
-        "status": topics.status,
-        "topology": topics.topology,
+def subjects(topics: TopicSettings) -> dict[str, str]:
+    """Name the schema of each topic whose values are Avro, by subject (TopicNameStrategy)."""
+    names = {
+        topics.activity: "activity",
+        topics.observation: "observation",
+        topics.policy: "policy",
+        topics.topology: "topology",
+        topics.alert: "alert",
+        topics.gap: "gap",
+        topics.gap_history: "gap",
+        topics.status: "status",
     }
-    try:
-        client = SchemaRegistryClient(config)
-        ids: dict[str, int] = {}
-        for name, topic in subjects.items():
-            subject = f"{topic}-value"
+    return {f"{topic}-value": name for topic, name in names.items()}
+
+
+class Registry:
+    """What is asked of a registry. Everything raises BrokerError where it refuses or does not answer."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.url = settings.url
+        config: dict[str, object] = {"url": settings.url}
+        if settings.username and settings.password:
+            config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
+        with self._translated():
+            self._client = SchemaRegistryClient(config)
+
+    def id_of(self, subject: str, text: str) -> int | None:
+        """Ask for the id of a schema under a subject; None where it is not registered there."""
+        with self._translated(f" {subject}"):
             try:
-                registered = client.lookup_schema(subject, Schema(avro.schema_text(name), "AVRO"))
-                ids[name] = registered.schema_id or 0
+                return self._client.lookup_schema(subject, Schema(text, "AVRO")).schema_id
             except SchemaRegistryError as error:
                 if error.http_status_code != HTTPStatus.NOT_FOUND:
                     raise
-                raise BrokerError(
-                    f"the registry at {url} does not know the schema of {subject}: register schemas/{name}.avsc "
-                    "under that subject before starting"
-                ) from None
-    except SchemaRegistryError as error:
-        raise BrokerError(f"the registry at {url} refuses: {error.error_message}") from None
-    except (httpx.HTTPError, OSError, ValueError) as error:
-        raise BrokerError(f"the registry at {url} does not answer: {error}") from None
-
-    def lookup(number: int) -> avro.Schema | None:
-        try:
-            found = client.get_schema(number)
-        except SchemaRegistryError as error:
-            if error.http_status_code == HTTPStatus.NOT_FOUND:
                 return None
-            raise BrokerError(f"the registry at {url} refuses schema id {number}: {error.error_message}") from None
-        except (httpx.HTTPError, OSError) as error:
-            raise BrokerError(f"the registry at {url} does not answer for schema id {number}: {error}") from None
+
+    def schema(self, number: int) -> avro.Schema | None:
+        """Ask for the schema behind an id; None where there is none, or it is not Avro."""
+        with self._translated(f" schema id {number}"):
+            try:
+                found = self._client.get_schema(number)
+            except SchemaRegistryError as error:
+                if error.http_status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                return None
         if found.schema_type != "AVRO" or found.schema_str is None:
             return None
         return fastavro.parse_schema(json.loads(found.schema_str))
 
-    return avro.SchemaIds(ids, lookup)
+    def versions(self, subject: str) -> dict[int, str]:
+        """Ask for every version of a subject, as JSON text by number; none where the subject is not known."""
+        with self._translated(f" {subject}"):
+            try:
+                numbers = self._client.get_versions(subject)
+            except SchemaRegistryError as error:
+                if error.http_status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                return {}
+            found = {number: self._client.get_version(subject, number).schema for number in sorted(numbers)}
+        return {number: schema.schema_str or "" for number, schema in found.items() if schema is not None}
+
+    def guarded(self, subject: str) -> bool:
+        """Whether the registry itself refuses what is not compatible with every version of the subject."""
+        with self._translated(f" {subject}"):
+            try:
+                return self._client.get_compatibility(subject) == LEVEL
+            except SchemaRegistryError as error:
+                if error.http_status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                return False
+
+    def guard(self, subject: str) -> None:
+        """Have the registry refuse what is not compatible with every version of the subject."""
+        with self._translated(f" {subject}"):
+            self._client.set_compatibility(subject, LEVEL)
+
+    def register(self, subject: str, text: str) -> int:
+        """Register a schema as the next version of a subject, which may be there already; gives its id."""
+        with self._translated(f" {subject}"):
+            return self._client.register_schema(subject, Schema(text, "AVRO"))
+
+    @contextmanager
+    def _translated(self, what: str = "") -> Iterator[None]:
+        try:
+            yield
+        except SchemaRegistryError as error:
+            raise BrokerError(f"the registry at {self.url} refuses{what}: {error.error_message}") from None
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            raise BrokerError(f"the registry at {self.url} does not answer: {error}") from None
+
+
+def schema_ids(settings: RegistrySettings, topics: TopicSettings) -> avro.SchemaIds:
+    """Ask which id stands for which schema. Registers nothing: that is a deploy step. Raises BrokerError."""
+    registry = Registry(settings)
+    ids: dict[str, int] = {}
+    for subject, name in subjects(topics).items():
+        number = registry.id_of(subject, avro.schema_text(name))
+        if number is None:
+            raise BrokerError(
+                f"the registry at {registry.url} does not know the schema of {subject} as this version writes it: "
+                "run `auditgap schemas register` before starting"
+            )
+        ids.setdefault(name, number)
+    return avro.SchemaIds(ids, registry.schema)

@@ -8,7 +8,7 @@ import json
 import sys
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -150,6 +150,9 @@ class Watched:
     unreadable: list[int] = field(default_factory=list)
     escalated: dict[str, int] = field(default_factory=dict)
     stalled: str | None = None
+
+
+_WATCHED_FIELDS: Final = tuple(each.name for each in fields(Watched))
 
 
 class Ledger:
@@ -1328,8 +1331,9 @@ class Ledger:
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
         for letter, track in (("a", self.known), ("b", self.suspected)):
-            for name, value in track.changes():
-                yield letter + name, value
+            if track.touched:
+                for name, value in track.changes():
+                    yield letter + name, value
         for kind, name in sorted(self.touched):
             yield f"{kind}{name}", _compact(self._shape(kind, name)).encode()
         self.touched.clear()
@@ -1358,7 +1362,7 @@ class Ledger:
             case "s" if self.status is not None:
                 return as_dict(self.status)
             case "w":
-                return asdict(self.watched)
+                return {name: getattr(self.watched, name) for name in _WATCHED_FIELDS}
             case _:
                 return {"sequence": self.sequence, "previous_digest": self.previous_digest}
 

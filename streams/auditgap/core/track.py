@@ -151,7 +151,7 @@ class Track:
     `around` says for each "off" that is not exact what was recorded about it, and `proofs` asserts these records.
     """
 
-    __slots__ = ("_touched", "around", "assertions", "kind", "proofs", "timeline")
+    __slots__ = ("around", "assertions", "kind", "proofs", "timeline", "touched")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -159,7 +159,7 @@ class Track:
         self.timeline = Timeline()
         self.around: dict[tuple[str, str], Around] = {}
         self.proofs: dict[bytes, Assertion] = {}
-        self._touched: set[tuple[str, str]] = set()
+        self.touched: set[tuple[str, str]] = set()
 
     def take(self, assertion: Assertion, recent: Recent) -> Change | None:
         """Fold an assertion in; give the windows that this changed, None if it is a repeat."""
@@ -169,7 +169,7 @@ class Track:
         if known is not None and (assertion := merged(known, assertion)) == known:
             return None
         copies[content] = assertion
-        self._touched.add(assertion.key)
+        self.touched.add(assertion.key)
         if known is None and self.timeline.is_idle(assertion):
             self.timeline.append(assertion)
             self._thin(assertion)
@@ -198,7 +198,7 @@ class Track:
                 continue
             if closer:
                 self.around[key] = around._replace(**{"before" if moment < off.begins else "after": entry})
-                self._touched.add(key)
+                self.touched.add(key)
                 changed = True
         if not changed:
             return [], []
@@ -243,16 +243,16 @@ class Track:
             if not copies:
                 del self.assertions[gone.input_id]
             self.around.pop(gone.key, None)
-            self._touched.add(gone.key)
+            self.touched.add(gone.key)
 
     # --- persisting -------------------------------------------------------------------------------------------------
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
         """Give what changed since the last call, as (key, value) pairs that `restore` understands; None: it is gone."""
-        for key in sorted(self._touched):
+        for key in sorted(self.touched):
             shape = self._shape(*key)
             yield chr(0).join(key), None if shape is None else _compact(shape).encode()
-        self._touched.clear()
+        self.touched.clear()
 
     def _shape(self, input_id: str, content: str) -> dict[str, Any] | None:
         assertion = self.assertions.get(input_id, {}).get(content)

@@ -141,6 +141,41 @@ def apply_policy(file: Path, author: str | None) -> int:
     return command.apply(load(), file, author, _say)
 
 
+@cli.group()
+def schemas() -> None:
+    """Look after the schemas: the interface to all who read the topics."""
+
+
+@schemas.command("check")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, readable=True, path_type=Path),
+    help="A folder with NAME.avsc and released/NAME/vN.avsc; the schemas of this version if not given.",
+)
+def check_schemas(directory: Path | None) -> int:
+    """See that the next versions and all released ones can read each other.
+
+    So too the versions in the registry, if AUDITGAP_REGISTRY__URL is set. Exit status 1 if any cannot.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import schemas as command
+
+    return command.check(load(), directory)
+
+
+@schemas.command("register")
+def register_schemas() -> int:
+    """Register the schemas of this version in the registry of AUDITGAP_REGISTRY__URL.
+
+    A step of deployment, before the workers. Safe to repeat; registers nothing if anything is incompatible.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import schemas as command
+
+    return command.register(load(), _say)
+
+
 _OBSERVATIONS: Final = click.option(
     "--observations", metavar="FILE", multiple=True, type=_FILE, help="What a collector saw, one JSON object a line."
 )
