@@ -1,6 +1,6 @@
-"""A real Kafka Connect worker, distributed mode, as a process of its own: jars by their sums, `connectors/worker.properties`.
+"""A real Kafka Connect worker in distributed mode, as a process of its own, its jars by their sums.
 
-It is configured as users do it: the file is the one that is shipped, and all else comes by SINK_* variables.
+It is configured as users do it: by the shipped `worker.properties`, by SINK_* variables, and by secrets in files.
 """
 
 import json
@@ -31,9 +31,12 @@ _JVM: Final = (
 class ConnectWorker:
     """One worker: `start`, `kill` (SIGKILL) and `start` again; `url` is its REST interface."""
 
-    def __init__(self, directory: Path, kafka: str, variables: dict[str, str]) -> None:
+    def __init__(self, directory: Path, kafka: str, variables: dict[str, str], secrets: dict[str, str]) -> None:
         self._directory = directory
         connect_plugins.install(directory / "plugins", lambda _: None)
+        (directory / "secrets").mkdir()
+        for name, secret in secrets.items():
+            (directory / "secrets" / name).write_text(secret)
         locked = jars.read(json.loads(_LOCK.read_text())["jars"])
         self._class_path = os.pathsep.join(map(str, jars.fetched(locked, "connect", "Kafka Connect", lambda _: None)))
         self.url = f"http://127.0.0.1:{embedded_kafka._free_port()}"
@@ -41,6 +44,7 @@ class ConnectWorker:
             "SINK_KAFKA": kafka,
             "SINK_LISTENER": self.url,
             "SINK_REPLICATION": "1",
+            "SECRETS_DIR": str(directory / "secrets"),
             **variables,
         }
         self._starts = 0
@@ -51,6 +55,7 @@ class ConnectWorker:
         self._starts += 1
         unwanted = {"CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
         command = [
+            *("/bin/sh", str(resources.path("connectors", "entrypoint.sh"))),
             *(str(kafka_jars.java()), *_JVM, "-cp", self._class_path),
             "org.apache.kafka.connect.cli.ConnectDistributed",
             str(resources.path("connectors", "worker.properties")),
@@ -97,9 +102,12 @@ class ConnectWorker:
 
 
 @contextmanager
-def running(directory: Path, kafka: str, variables: dict[str, str]) -> Iterator[ConnectWorker]:
-    """Run a worker; `variables` are the SINK_* ones of the connectors. It is gone when the context ends."""
-    worker = ConnectWorker(directory, kafka, variables)
+def running(directory: Path, kafka: str, variables: dict[str, str], secrets: dict[str, str]) -> Iterator[ConnectWorker]:
+    """Run a worker; `variables` are SINK_* ones of the connectors, `secrets` others of them as files.
+
+    It is gone when the context ends.
+    """
+    worker = ConnectWorker(directory, kafka, variables, secrets)
     try:
         worker.start()
         yield worker

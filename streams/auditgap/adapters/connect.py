@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -18,6 +19,11 @@ Config = Mapping[str, str]
 
 _HTTP_SECONDS: Final = 60
 """Longer than Connect's own limit for what it does for a request, a rebalance among it."""
+
+_REBALANCE_SECONDS: Final = 60
+"""So long Connect is asked again where it says that its workers are distributing the work among them."""
+
+_RETRY_SECONDS: Final = 0.2
 
 _JAVA_NAMES: Final = re.compile(r"^(?:[\w.$]+(?:Exception|Error): )+")
 _CAUSE: Final = re.compile(r"^Caused by: (.+)$", re.MULTILINE)
@@ -57,7 +63,7 @@ class ConnectCluster:
         path = f"/connector-plugins/{quote(kind, safe='')}/config/validate"
         try:
             found = self._ask("PUT", path, config)
-        except _Refused as refusal:
+        except _RefusedError as refusal:
             # What it does not know it does not check.
             return [("connector.class", refusal.why.partition(", available connectors")[0])]
         values = [each["value"] for each in found["configs"]]
@@ -67,7 +73,7 @@ class ConnectCluster:
         """Give a connector's configuration; None where there is no such connector."""
         try:
             return dict(self._ask("GET", f"/connectors/{quote(name, safe='')}/config"))
-        except _Refused as refusal:
+        except _RefusedError as refusal:
             if refusal.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
@@ -81,20 +87,30 @@ class ConnectCluster:
         self._ask("POST", f"/connectors/{quote(name, safe='')}/restart?includeTasks=true&onlyFailed=true")
 
     def parts(self, name: str) -> list[Part]:
-        """Report a connector and its tasks; empty while Connect does not know its state yet, or cannot say it."""
+        """Report a connector and its tasks; empty while Connect does not know its state yet."""
         try:
             found = self._ask("GET", f"/connectors/{quote(name, safe='')}/status")
-        except _Refused as refusal:
-            # Just created; or the workers are distributing the work among them.
-            if refusal.status in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+        except _RefusedError as refusal:
+            if refusal.status == HTTPStatus.NOT_FOUND:  # just created
                 return []
             raise
         named = [("connector", found["connector"]), *((f"task {each['id']}", each) for each in found["tasks"])]
         return [
-            Part(part, str(each["state"]), str(each["worker_id"]), _reason(each.get("trace", ""))) for part, each in named
+            Part(part, str(each["state"]), str(each["worker_id"]), _reason(each.get("trace", "")))
+            for part, each in named
         ]
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
+        deadline = time.monotonic() + _REBALANCE_SECONDS
+        while True:
+            try:
+                return self._ask_once(method, path, body)
+            except _RefusedError as refusal:
+                if refusal.status != HTTPStatus.CONFLICT or time.monotonic() > deadline:
+                    raise
+            time.sleep(_RETRY_SECONDS)
+
+    def _ask_once(self, method: str, path: str, body: object) -> Any:
         request = urllib.request.Request(  # noqa: S310 - the settings allow http and https only
             self.url + path, None if body is None else json.dumps(body).encode(), self._headers, method=method
         )
@@ -104,13 +120,13 @@ class ConnectCluster:
             return json.loads(text) if text else None
         except urllib.error.HTTPError as error:
             with error:
-                raise _Refused(self.url, error.code, error.read()) from None
+                raise _RefusedError(self.url, error.code, error.read()) from None
         except (OSError, ValueError) as error:
             why = getattr(error, "reason", error)
             raise BrokerError(f"no Kafka Connect answers at {self.url}: {why}") from None
 
 
-class _Refused(BrokerError):
+class _RefusedError(BrokerError):
     def __init__(self, url: str, status: int, body: bytes) -> None:
         self.status = status
         try:

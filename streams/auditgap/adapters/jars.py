@@ -157,10 +157,9 @@ def resolved(roots: Iterable[str] = (), alone: Iterable[str] = (), without: Iter
         wanted = [context.create_dependency(root) for root in roots]
         artifacts = [each.artifact for found in (context.resolver.resolve(wanted) if wanted else ()) for each in found]
         for coordinate in alone:
-            group, artifact, version, *rest = coordinate.split(":")
+            group, name, version, *rest = coordinate.split(":")
             packaging, classifier = rest or ("jar", "")
-            component = context.project(group, artifact).at_version(version)
-            artifacts.append(component.artifact(classifier, packaging))
+            artifacts.append(context.project(group, name).at_version(version).artifact(classifier, packaging))
         for artifact in artifacts:
             of = artifact.component
             if f"{of.groupId}:{of.artifactId}" in unwanted:

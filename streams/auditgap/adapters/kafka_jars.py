@@ -31,7 +31,7 @@ def java() -> Path:
 
 
 def class_path(on_message: Callable[[str], None]) -> str:
-    """Have every locked jar on disk and give Java's class path. Raises BrokerError on a jar that is not the locked one."""
+    """Have every locked jar on disk and give Java's class path. Raises BrokerError where one cannot be had."""
     lock = json.loads(_LOCK.read_text())
     found = jars.fetched(jars.read(lock["jars"]), "kafka", f"Apache Kafka {lock['kafka']}", on_message)
     return os.pathsep.join(map(str, found))

@@ -85,15 +85,17 @@ def read(directories: Iterable[Path], tell: Tell) -> list[Connector] | None:
         for file in files:
             try:
                 connector = _read(file)
-                if connector.name in found:
-                    raise ValueError(f"{found[connector.name].file} has the name {connector.name} too")
-                found[connector.name] = connector
             except json.JSONDecodeError as error:
                 tell(f"{file}:{error.lineno}: this is no JSON: {error.msg}")
                 faults += 1
             except (OSError, ValueError) as error:
                 tell(f"{file}: {show.clean(str(error))}")
                 faults += 1
+            else:
+                if connector.name in found:
+                    tell(f"{file}: {found[connector.name].file} has the name {show.clean(connector.name)} too")
+                    faults += 1
+                found[connector.name] = connector
     return None if faults else list(found.values())
 
 
