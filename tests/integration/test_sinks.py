@@ -233,12 +233,12 @@ def test_sinks_hold_what_the_topics_hold(stack: Stack) -> None:
 def test_a_connector_that_connect_refuses_is_named_by_field(stack: Stack, tmp_path: Path) -> None:
     """A configuration that Connect does not take changes nothing, and its fields are named."""
     shape = json.loads(resources.path("connectors", "postgresql", "gap.json").read_text())
-    shape["config"] |= {"insert.mode": "sometimes", "primary.key.mode": "guessed"}
+    shape["config"] |= {"errors.tolerance": "some", "tasks.max": "many"}
     (tmp_path / "gap.json").write_text(json.dumps(shape))
     done = stack.run("connect", "apply", str(tmp_path))
     assert done.returncode == 1
     *faults, last = done.stderr.splitlines()
-    assert {line.split(": ")[1] for line in faults} == {"insert.mode", "primary.key.mode"}
+    assert {line.split(": ")[1] for line in faults} == {"errors.tolerance", "tasks.max"}
     assert last == "auditgap: 1 connector refused by Kafka Connect: nothing was changed"
 
 

@@ -20,8 +20,11 @@ Config = Mapping[str, str]
 _HTTP_SECONDS: Final = 60
 """Longer than Connect's own limit for what it does for a request, a rebalance among it."""
 
-_REBALANCE_SECONDS: Final = 60
-"""So long Connect is asked again where it says that its workers are distributing the work among them."""
+_REBALANCING: Final = {HTTPStatus.CONFLICT, HTTPStatus.INTERNAL_SERVER_ERROR}
+"""How Connect says that its workers are just distributing the work among them: some requests have no better status."""
+
+_REBALANCE_SECONDS: Final = 30
+"""So long Connect is asked again then."""
 
 _RETRY_SECONDS: Final = 0.2
 
@@ -62,7 +65,7 @@ class ConnectCluster:
         kind = config["connector.class"]
         path = f"/connector-plugins/{quote(kind, safe='')}/config/validate"
         try:
-            found = self._ask("PUT", path, config)
+            found = self._ask_once("PUT", path, config)
         except _RefusedError as refusal:
             # What it does not know it does not check.
             return [("connector.class", refusal.why.partition(", available connectors")[0])]
@@ -106,7 +109,7 @@ class ConnectCluster:
             try:
                 return self._ask_once(method, path, body)
             except _RefusedError as refusal:
-                if refusal.status != HTTPStatus.CONFLICT or time.monotonic() > deadline:
+                if refusal.status not in _REBALANCING or time.monotonic() > deadline:
                     raise
             time.sleep(_RETRY_SECONDS)
 
