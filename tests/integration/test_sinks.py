@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -380,7 +381,8 @@ def _same(row: dict[str, Any], record: dict[str, Any]) -> None:
             )
             assert stored == expected, name
         else:
-            assert row[name] == (list(value) if isinstance(value, tuple) else value), name
+            plain = value.name if isinstance(value, Enum) else list(value) if isinstance(value, tuple) else value
+            assert row[name] == plain, name
 
 
 def _assert_latest(stack: Stack, gaps: dict[str, Gap]) -> None:
