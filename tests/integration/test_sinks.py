@@ -20,6 +20,7 @@ import psycopg
 import pytest
 import requests
 from confluent_kafka import Producer
+from confluent_kafka.schema_registry import SchemaRegistryClient
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from psycopg.rows import dict_row
 from pyiceberg.catalog.sql import SqlCatalog
@@ -119,12 +120,25 @@ class Stack:
         assert done.returncode == 0, done.stderr
 
 
+def _close_in_the_end(running: ExitStack) -> None:
+    """See to the connections to the registry: our commands leave them open until the process ends."""
+
+    def opening(config: dict[str, object]) -> SchemaRegistryClient:
+        client = SchemaRegistryClient(config)
+        running.callback(client.close)
+        return client
+
+    patch = running.enter_context(pytest.MonkeyPatch.context())
+    patch.setattr("auditgap.adapters.registry.SchemaRegistryClient", opening)
+
+
 @pytest.fixture(scope="module")
 def stack(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Start everything; the topics, schemas, tables and connectors are in place."""
     directory = tmp_path_factory.mktemp("sinks")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with ExitStack() as running:
+        _close_in_the_end(running)
         server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
         running.callback(server.stop)
