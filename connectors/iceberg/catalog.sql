@@ -1,7 +1,8 @@
 -- Iceberg's catalog in PostgreSQL. Apply it before the connectors, as the sink's own user; safe to repeat:
 --   psql -v ON_ERROR_STOP=1 -1 -f catalog.sql
 --
--- Iceberg would make these tables itself, but two sinks that start at once get into each other's way with it.
+-- Iceberg would make these tables and the namespace itself, but two sinks that start at once get into each other's way
+-- with it.
 
 CREATE TABLE IF NOT EXISTS iceberg_tables (
     catalog_name varchar(255) NOT NULL,
@@ -20,3 +21,7 @@ CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
     property_value varchar(1000),
     PRIMARY KEY (catalog_name, namespace, property_key)
 );
+
+INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
+VALUES ('auditgap', 'compliance', 'exists', 'true')
+ON CONFLICT DO NOTHING;
