@@ -57,6 +57,7 @@ docs: install ## write docs/reference.md, topics.md and asyncapi.yaml from the t
 
 lock: install ## resolve the pinned requirements anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header -o requirements/runtime.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra demo -o requirements/demo.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --extra demo --extra notify --group dev -o requirements/dev.txt pyproject.toml
 
 clean: ## remove what the targets made

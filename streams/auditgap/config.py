@@ -98,6 +98,14 @@ class RegistrySettings(_Section):
     password: SecretStr | None = None
 
 
+class ConnectSettings(_Section):
+    """The REST interface of a Kafka Connect cluster, for `auditgap connect apply`."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#\s]+")] = "http://127.0.0.1:8083"
+    username: str | None = None
+    password: SecretStr | None = None
+
+
 class SigningSettings(_Section):
     """Ed25519 keys: publishers sign with a private one, workers verify with the public ones that they trust."""
 
@@ -161,6 +169,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     registry: RegistrySettings = RegistrySettings()
+    connect: ConnectSettings = ConnectSettings()
     signing: SigningSettings = SigningSettings()
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 

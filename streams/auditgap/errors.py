@@ -3,7 +3,7 @@
 AuditgapError
 ├── UsageError            wrong use or wrong settings; exit status 2
 └── FailureError          the work cannot be done now; exit status 1
-    ├── BrokerError       Kafka, the registry or the embedded broker said no
+    ├── BrokerError       Kafka, the registry, Kafka Connect or the embedded broker said no
     └── WorkerStop        the worker must not go on; nothing was committed past the last transaction
         └── InputChanged  the input topic is not the one the position and state belong to
 
@@ -29,7 +29,7 @@ class FailureError(AuditgapError):
 
 
 class BrokerError(FailureError):
-    """Kafka, the registry or the embedded broker said no."""
+    """Kafka, the registry, Kafka Connect or the embedded broker said no."""
 
 
 class WorkerStop(FailureError):  # noqa: N818 - it names what happens

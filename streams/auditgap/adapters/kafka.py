@@ -224,16 +224,29 @@ def apply_topics(settings: Settings, log: Log) -> bool:
         return changed
 
 
+def create_topic(settings: Settings, name: str, partitions: int) -> bool:
+    """Create a topic that is none of the worker's, unless it is there; True if it was created. Raises BrokerError."""
+    with translated(f"cannot create the topic {name}", settings.kafka.bootstrap_servers):
+        admin = AdminClient(client_config(settings.kafka))
+        return _created(admin, NewTopic(name, partitions, settings.topics.replication))
+
+
 def _create(admin: AdminClient, spec: TopicSpec, settings: Settings) -> None:
     topics = settings.topics
     new = NewTopic(
         spec.name, num_partitions=topics.partitions, replication_factor=topics.replication, config=dict(spec.config)
     )
+    _created(admin, new)
+
+
+def _created(admin: AdminClient, new: NewTopic) -> bool:
     try:
-        admin.create_topics([new])[spec.name].result(TIMEOUT)
+        admin.create_topics([new])[new.topic].result(TIMEOUT)
     except KafkaException as exception:
         if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
+        return False
+    return True
 
 
 def _configure(admin: AdminClient, spec: TopicSpec, log: Log) -> bool:
