@@ -244,7 +244,7 @@ def apply_connectors(directories: Sequence[Path], url: str | None, wait: float) 
 def install_plugins(directory: Path) -> int:
     """Download the plugins of the connectors into DIR, which is to be Connect's plugin.path.
 
-    240 MB, each file checked by its SHA-256.
+    230 MB, each file checked by its SHA-256.
     """
     from auditgap.entrypoints import connect as command
 
