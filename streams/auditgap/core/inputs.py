@@ -148,12 +148,18 @@ def key_of(subject: str) -> str:
     return subject.removeprefix(FEED_SUBJECT_PREFIX)
 
 
+REPLACEMENT: Final = "\ufffd"
+"""What stands in for what cannot be written."""
+
+
 def text(value: object) -> str | None:
     """Give a string that is not empty as text that can be written anywhere, None for anything else."""
     if not isinstance(value, str) or not value:
         return None
-    # JSON can escape half of a surrogate pair ("\\ud800"): it is not text, and could not be written anywhere.
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    # JSON can escape half of a surrogate pair ("\\ud800"): it is not text, and could not be written anywhere. NUL could
+    # not be written to PostgreSQL, whose sink would stop for good at what anybody can put into a user agent.
+    whole = value if value.isascii() else value.encode("utf-8", "replace").decode()
+    return whole.replace("\0", REPLACEMENT) if "\0" in whole else whole
 
 
 # The identifying field of each actor type (vendor's API reference); the first one present is taken.
@@ -233,7 +239,7 @@ def read_activity(record: object, raw: str, feed_id: str | None) -> Activity | R
 
 def is_organization(value: object) -> bool:
     """Whether a value can be an organization's id."""
-    return isinstance(value, str) and 0 < len(value) <= 255 and organization_of(value) is not None
+    return isinstance(value, str) and 0 < len(value) <= 255 and "\0" not in value and organization_of(value) is not None
 
 
 def shown(value: object) -> str:

@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import Final
 
 from auditgap.core import times
+from auditgap.core.inputs import REPLACEMENT
 
 CHUNK: Final = 64
 """Entries of a chunk: the unit that is persisted again while it fills."""
@@ -54,8 +55,8 @@ def time_of(entry: bytes) -> int:
 
 
 def id_of(entry: bytes) -> str:
-    """Read the id of an entry."""
-    return entry[times.TEXT_LENGTH :].decode("utf-8", "surrogatepass")
+    """Read the id of an entry, as it is published: see inputs.text for NUL."""
+    return entry[times.TEXT_LENGTH :].decode("utf-8", "surrogatepass").replace("\0", REPLACEMENT)
 
 
 PROOF_LIMIT: Final = 15 * 60 * times.SECOND

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from auditgap.adapters.merge import MOST_WAITING, PATIENCE, Merge
@@ -183,6 +183,7 @@ def test_a_side_with_too_much_waiting_is_not_at_its_end() -> None:
 TIMES = st.lists(st.integers(0, 20), max_size=12).map(sorted)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 @given(st.fixed_dictionaries(dict.fromkeys(TOPICS, TIMES)), st.data())
 def test_order(times: dict[str, list[int]], data: st.DataObject) -> None:
     """However the topics are fetched, all comes once, in each topic's order, and by time within the patience."""

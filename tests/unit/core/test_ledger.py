@@ -2,11 +2,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tests.unit.core.making import SECOND, Run, act, alerts, at, gaps, setting
+from tests.unit.core.making import ACTOR, SECOND, Run, act, alerts, at, gaps, record, setting
 
 from auditgap.core import fold
 from auditgap.core.alertbook import HISTORICAL_AFTER
-from auditgap.core.inputs import Activity, Rejection
+from auditgap.core.inputs import Activity, Rejection, read_activity
 from auditgap.core.ledger import Ledger
 from auditgap.core.recent import ALL, CHUNK, CHUNKS, MONTH, NONE, entry_of
 from auditgap.core.records import Alert, Gap, as_dict, digest
@@ -658,8 +658,8 @@ def test_many_activities_between_two_changes() -> None:
 
 
 def test_awkward_ids_survive() -> None:
-    """Subjects, events and activities with line breaks, NULs and other alphabets in their ids survive a restart."""
-    names = ["two\nlines", "nul\0inside", "日本", 'quo"te']
+    """Subjects, events and activities with line breaks and other alphabets in their ids survive a restart."""
+    names = ["two\nlines", "日本", 'quo"te']
     inputs = [act(f"{name}1", 9, organization_id=name) for name in names]
     inputs += [setting(f"{name}off", 10, logging=False, organization_id=name) for name in names]
     run = run_of(*inputs)
@@ -689,3 +689,17 @@ def test_windows_are_those_of_the_fold() -> None:
         assert run.ledger.timeline.windows == windows
         assert sorted(run.ledger.windows) == sorted(run.ledger.brackets)
         assert len(run.ledger.windows) == len(windows)
+
+
+def test_no_nul_is_published() -> None:
+    """What anybody can put into a user agent or an id, and what no database takes, is replaced."""
+    run = Run()
+    actor = {**ACTOR, "user_agent": "evil\0agent"}
+    run.take(act("be\0fore", 0), setting("o\0ff", 1, logging=False, actor=actor), act("in\0side", 2))
+    run.take(setting("on", 3, logging=True), act("af\0ter", 4))
+    run.settle()
+    assert (run.gap.opened_by_id, run.gap.opened_actor_user_agent) == ("o\ufffdff", "evil\ufffdagent")
+    assert (run.gap.last_activity_id, run.gap.first_activity_id) == ("be\ufffdfore", "af\ufffdter")
+    assert "\0" not in "".join(repr(as_dict(each)).replace("\\x00", "\0") for each in run.out)
+    refused = read_activity(record("x", 5, organization_id="org\0"), "{}", None)
+    assert isinstance(refused, Rejection)

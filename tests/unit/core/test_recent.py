@@ -30,9 +30,9 @@ def state(index: Recent) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("identifier", AWKWARD, ids=range(len(AWKWARD)))
 def test_an_entry(identifier: str) -> None:
-    """Time and id come back from an entry whole."""
+    """Time and id come back from an entry whole, but for what no database takes."""
     entry = entry_of(at(1.000_001), identifier)
-    assert (time_of(entry), id_of(entry)) == (at(1.000_001), identifier)
+    assert (time_of(entry), id_of(entry)) == (at(1.000_001), identifier.replace("\0", "\ufffd"))
 
 
 def test_what_is_no_entry() -> None:
