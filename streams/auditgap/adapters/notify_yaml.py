@@ -1,4 +1,4 @@
-"""The file that says who is told: YAML to routes, or every fault with its line. It names where secrets are, no secret."""
+"""The file that says who is told: YAML to routes, or every fault with its line. It names only where secrets are."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`auditgap notify`: tells people of alerts. Delivers, then checkpoints: what a crash leaves open is delivered again."""
+"""`auditgap notify`: tells people of alerts. Delivers, then checkpoints: after a crash it delivers again."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ from auditgap.core.notify import Notice, NoticeBook
 from auditgap.core.records import Alert
 from auditgap.entrypoints import show, version_file
 from auditgap.entrypoints.publish import Publisher
-from auditgap.errors import BrokerError, UsageError
+from auditgap.errors import UsageError
 from auditgap.subscribe import Subscription, UnreadableError
 
 Tell = Callable[[str], None]
@@ -323,7 +323,7 @@ class Letters:
                 self._topic,
                 message.value(),
                 message.key(),
-                headers=headers,  # type: ignore[arg-type]  # its stub allows more forms than it returns
+                headers=headers,
                 on_delivery=answered,
             )
             if self._producer.flush(_LETTER_SECONDS + 1):
