@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from auditgap.core.alertbook import AlertBook
+from auditgap.core.inputs import Activity, Rejection, is_settings, read_settings
 from auditgap.core.records import Alert, Severity
 
 CANARY_PREFIX: Final = "auditgap-canary"
@@ -92,6 +94,34 @@ def still_firing(alerts: Iterable[Alert]) -> list[Alert]:
 def is_synthetic(alert: Alert) -> bool:
     """Whether an alert is about an organization that does not exist."""
     return (alert.organization_id or "").startswith(CANARY_PREFIX)
+
+
+def heartbeat(activity: Activity, subject: str, append_time: int, produced_at: int) -> tuple[Alert, ...] | None:
+    """Give what follows from a switch of a synthetic organization, None where the record is none.
+
+    An off gives an alert, an on nothing. Nothing of it is kept: beats never end, and what is kept of a switch is kept
+    for good. A repeat therefore gives the same revision again.
+    """
+    if not subject.startswith(CANARY_PREFIX) or not is_settings(activity) or not activity.id:
+        return None
+    if activity.created_at is None or isinstance(read_settings(activity), Rejection):
+        return None
+    if False not in (activity.api_enabled, activity.logging_enabled):
+        return ()
+    book = AlertBook(subject)
+    alert = book.write(
+        "logging_disabled",
+        (activity.id,),
+        append_time,
+        occurred_at=activity.created_at,
+        actor=activity.actor,
+        feed_id=activity.feed_id,
+        evidence=(activity.id,),
+        resolved=True,
+        severity=Severity.INFORMATIONAL,
+        summary=f"{book.name}: a heartbeat; this organization does not exist",
+    )
+    return (book.record(alert, produced_at),)
 
 
 def authority_of(alert: Alert) -> str:

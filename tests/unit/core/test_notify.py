@@ -164,3 +164,33 @@ def test_authority_is_what_the_core_writes() -> None:
     assert authority("owner@example.com") == "listed in the policy"
     planned = replace(BASE, summary="off; listed in the policy; in change window CHG-1; not audited since then")
     assert notify.authority_of(planned) == "listed in the policy; in change window CHG-1"
+
+
+def test_heartbeats_leave_nothing() -> None:
+    """Each off of a synthetic organization gives one alert at once, and thousands leave no state behind."""
+    shard = Shard()
+    kept: dict[str, bytes | None] = {}
+    for number in range(2000):
+        off = setting(f"off_{number}", number * 60, api=False, organization_id="auditgap-canary")
+        on = setting(f"on_{number}", number * 60 + 0.001, api=True, organization_id="auditgap-canary")
+        (alert,) = shard.activity(off, at(number * 60), at(number * 60)).emissions
+        assert isinstance(alert, Alert)
+        assert (alert.kind, alert.revision, alert.occurred_at) == ("logging_disabled", 1, off.created_at)
+        assert not shard.activity(on, at(number * 60), at(number * 60)).emissions
+        assert not list(shard.settle(at(number * 60)))
+        kept.update(shard.changes())
+    assert shard.sizes() == (0, 0, 0)
+    assert not kept
+
+
+def test_only_plain_heartbeats_are_special() -> None:
+    """An organization that exists, or a record that is not understood, goes the usual way."""
+    shard = Shard()
+    shard.activity(setting("off", 0, api=False), at(0), at(0))
+    assert shard.sizes().gaps == 1
+    broken = setting("broken", 0, api="no", organization_id="auditgap-canary")
+    kinds = [each.kind for each in shard.activity(broken, at(0), at(0)).emissions if isinstance(each, Alert)]
+    assert kinds == ["settings_change_unreadable"]
+    forged = setting("forged", 0, api=True, organization_id="auditgap-canary")
+    found = shard.activity(forged, at(0), at(0), trusted=False, fault="signature_invalid").emissions
+    assert "signature_invalid" in [each.kind for each in found if isinstance(each, Alert)]
