@@ -146,7 +146,7 @@ class _Route(_Target):
 
 class _Heartbeat(Shape):
     url: _Url
-    period_seconds: Annotated[float, _seconds(1, 86_400)] = 900.0
+    period_seconds: Annotated[float, _seconds(1, 86_400)] = 300.0
     organization: Annotated[str, AfterValidator(_synthetic)] = CANARY_PREFIX
 
 

@@ -47,7 +47,7 @@ def test_the_documented_example() -> None:
     assert [route.target.name for route in found.routes] == ["on-call", "siem", "team-one"]
     assert [route.rule.severity for route in found.routes] == [Severity.HIGH, Severity.INFORMATIONAL, Severity.MEDIUM]
     assert found.routes[2].rule.subjects == frozenset({"org_1", "feed/feed_1"})
-    assert found.heartbeat == Heartbeat("https://hc.example.com/ping/your-check", 900, "auditgap-canary")
+    assert found.heartbeat == Heartbeat("https://hc.example.com/ping/your-check", 60, "auditgap-canary")
 
 
 @pytest.mark.parametrize(
