@@ -149,9 +149,10 @@ class Shard:
         trusted: bool,
         fault: str | None,
     ) -> Outcome:
-        ledger = self.ledger(named or activity.subject)
-        if fault is None and (beat := notify.heartbeat(activity, ledger.subject, append_time, produced_at)) is not None:
+        subject = named or activity.subject
+        if fault is None and (beat := notify.heartbeat(activity, subject, append_time, produced_at)) is not None:
             return Outcome(beat) if beat else APPLIED
+        ledger = self.ledger(subject)
         self.touched.add(ledger)
         outcome = intake.take(
             self.ledgers, activity, append_time, produced_at, trusted=trusted, fault=fault, organization_id=named

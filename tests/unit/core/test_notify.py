@@ -181,6 +181,7 @@ def test_heartbeats_leave_nothing() -> None:
         kept.update(shard.changes())
     assert shard.sizes() == (0, 0, 0)
     assert not kept
+    assert not shard.ledgers
 
 
 def test_only_plain_heartbeats_are_special() -> None:
