@@ -42,6 +42,9 @@ class Subscription(Generic[Record]):
 
     Iterating raises BrokerError where Kafka refuses (not where it is merely away: then it waits), and UnreadableError
     for one record. Not for use by several threads at once.
+
+    `latest` is the message of the record that was given last, or that could not be read; `taken_away` counts how often
+    partitions were.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Subscription(Generic[Record]):
         self._topic, self._name, self._settings = topic, name, settings
         self._ids = bootstrap.schema_ids(settings)
         self._given: dict[int, int] = {}
+        self.latest: Message | None = None
+        self.taken_away = 0
         with kafka.translated(f"cannot subscribe to {topic}", settings.kafka.bootstrap_servers):
             self._consumer = Consumer(
                 {
@@ -78,6 +83,7 @@ class Subscription(Generic[Record]):
                 raise BrokerError(f"cannot read {self._topic}: {kafka.explain(error)}")
             return None
         self._given[message.partition() or 0] = (message.offset() or 0) + 1
+        self.latest = message
         return self._read(message)
 
     def checkpoint(self) -> None:
@@ -91,7 +97,7 @@ class Subscription(Generic[Record]):
         try:
             self._consumer.commit(offsets=places, asynchronous=False)
         except KafkaException as exception:
-            if exception.args[0].code() not in _TAKEN_OVER:
+            if exception.args[0].code() not in TAKEN_OVER:
                 servers = self._settings.kafka.bootstrap_servers
                 raise BrokerError(
                     f"Kafka at {servers}: cannot keep the place in {self._topic}: {kafka.explain(exception.args[0])}"
@@ -137,13 +143,15 @@ class Subscription(Generic[Record]):
 
     def _left(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Forget the places in partitions that another member has now."""
+        self.taken_away += 1
         for each in partitions:
             self._given.pop(each.partition, None)
 
 
-_TAKEN_OVER: Final = frozenset(
+TAKEN_OVER: Final = frozenset(
     {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS}
 )
+"""Answers to keeping a place that is somebody else's now."""
 
 
 def alerts(
