@@ -61,17 +61,7 @@ def settings(kafka: str) -> Iterator[Settings]:
         kafka={"bootstrap_servers": kafka},
         topics={
             name: f"{own}.{name}"
-            for name in (
-                "activity",
-                "observation",
-                "alert",
-                "gap",
-                "policy",
-                "status",
-                "finding",
-                "topology",
-                "notification_dlq",
-            )
+            for name in ("activity", "observation", "alert", "gap", "policy", "status", "finding", "topology")
         },
         worker={"group": own, "instance_id": own, "http_port": 0},
     )
@@ -96,7 +86,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "AUDITGAP_TOPICS__TOPOLOGY": topics.topology,
         "AUDITGAP_TOPICS__STATUS": topics.status,
         "AUDITGAP_TOPICS__FINDING": topics.finding,
-        "AUDITGAP_TOPICS__NOTIFICATION_DLQ": topics.notification_dlq,
         "AUDITGAP_WORKER__GROUP": worker.group,
         "AUDITGAP_WORKER__INSTANCE_ID": worker.instance_id,
         "AUDITGAP_WORKER__HTTP_PORT": str(worker.http_port),
