@@ -22,8 +22,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: install ## see it work: embedded Kafka, a worker, a sample feed, the gaps
 	$(BIN)/auditgap demo
 
+# Two at a time, each with a broker of its own: most of the time is spent waiting for sessions, restarts and timeouts.
 test: install ## every test, on a real Kafka
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install ## ruff: rules and format
 	$(BIN)/ruff check .

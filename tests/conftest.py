@@ -61,7 +61,17 @@ def settings(kafka: str) -> Iterator[Settings]:
         kafka={"bootstrap_servers": kafka},
         topics={
             name: f"{own}.{name}"
-            for name in ("activity", "observation", "alert", "gap", "policy", "status", "finding", "topology")
+            for name in (
+                "activity",
+                "observation",
+                "alert",
+                "gap",
+                "policy",
+                "status",
+                "finding",
+                "topology",
+                "notification_dlq",
+            )
         },
         worker={"group": own, "instance_id": own, "http_port": 0},
     )
@@ -86,6 +96,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "AUDITGAP_TOPICS__TOPOLOGY": topics.topology,
         "AUDITGAP_TOPICS__STATUS": topics.status,
         "AUDITGAP_TOPICS__FINDING": topics.finding,
+        "AUDITGAP_TOPICS__NOTIFICATION_DLQ": topics.notification_dlq,
         "AUDITGAP_WORKER__GROUP": worker.group,
         "AUDITGAP_WORKER__INSTANCE_ID": worker.instance_id,
         "AUDITGAP_WORKER__HTTP_PORT": str(worker.http_port),

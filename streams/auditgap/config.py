@@ -60,6 +60,7 @@ class TopicSettings(_Section):
     status: TopicName = "compliance.status"
     topology: TopicName = "compliance.topology"
     finding: TopicName = "compliance.finding"
+    notification_dlq: TopicName = "compliance.notification.dlq"
     partitions: Annotated[int, Field(ge=1, le=10_000)] = 4
     replication: Annotated[int, Field(ge=1, le=10)] = 1
     retention_days: Annotated[float, Field(gt=0)] = 30
@@ -120,15 +121,22 @@ class SigningSettings(_Section):
         return self
 
 
+def _host() -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in socket.gethostname()) or "worker"
+
+
+class NotifySettings(_Section):
+    """The group of `auditgap notify`, and this one's name in it."""
+
+    group: TopicName = "auditgap-notify"
+    instance_id: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = Field(default_factory=_host)
+
+
 class WorkerSettings(_Section):
     """The worker's own settings."""
 
     group: TopicName = "auditgap"
-    instance_id: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = Field(
-        default_factory=lambda: (
-            "".join(c if c.isalnum() or c in "._-" else "-" for c in socket.gethostname()) or "worker"
-        )
-    )
+    instance_id: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = Field(default_factory=_host)
     commit_interval_seconds: Seconds = 0.5
     session_timeout_seconds: Seconds = 10.0
     transaction_timeout_seconds: Seconds = 15.0
@@ -172,6 +180,7 @@ class Settings(BaseSettings):
     connect: ConnectSettings = ConnectSettings()
     signing: SigningSettings = SigningSettings()
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    notify: NotifySettings = Field(default_factory=NotifySettings)
 
 
 def load(**overrides: Any) -> Settings:

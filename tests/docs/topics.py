@@ -100,6 +100,7 @@ CONTRACTS: Final = {
         name: Contract("that of the record", ("`auditgap worker`",), ("people who look after it",))
         for name in (_TOPICS.activity_dlq, _TOPICS.observation_dlq, _TOPICS.policy_dlq, _TOPICS.topology_dlq)
     },
+    _TOPICS.notification_dlq: Contract("that of the alert", ("`auditgap notify`",), ("people who look after it",)),
 }
 """Every topic with a contract. The others are the worker's own: their form may change with any version."""
 

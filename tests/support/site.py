@@ -37,6 +37,7 @@ class Site:
                 status=f"{name}.status",
                 topology=f"{name}.topology",
                 finding=f"{name}.finding",
+                notification_dlq=f"{name}.notification.dlq",
                 partitions=partitions,
             ),
             worker=WorkerSettings(

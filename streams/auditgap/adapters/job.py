@@ -385,8 +385,8 @@ class Job:
             return
         trusted, fault = self._believed(message, subject, signing.ACTIVITY) if is_settings(activity) else (True, None)
         outcome = part.shard.activity(activity, append_time, now, trusted=trusted, fault=fault)
-        if organization_of(subject) is not None:
-            part.known[subject.encode("utf-8", "surrogatepass")] = part.shard.ledgers[subject]
+        if organization_of(subject) is not None and (ledger := part.shard.ledgers.get(subject)) is not None:
+            part.known[subject.encode("utf-8", "surrogatepass")] = ledger
         self._follow(part, message, outcome)
         if outcome.rejection is not None:
             return

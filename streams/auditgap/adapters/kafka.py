@@ -159,6 +159,7 @@ def topic_table(settings: Settings) -> list[TopicSpec]:
             {**_COMPACTED, **_SIX_YEARS, **stamped, **_RECORD_BYTES},
         ),
         TopicSpec(topics.topology_dlq, "versions of the topology that were refused, with the reason", dead),
+        TopicSpec(topics.notification_dlq, "alerts that nobody could be told of, with the reason", dead),
         TopicSpec(
             mailbox,
             "what partitions tell each other, and ticks",

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
-from auditgap.core import desk, inheritance, intake, policy, times, topology
+from auditgap.core import desk, inheritance, intake, notify, policy, times, topology
 from auditgap.core.desk import Desk
 from auditgap.core.indicators import DAY
 from auditgap.core.inheritance import Inherited
@@ -149,7 +149,10 @@ class Shard:
         trusted: bool,
         fault: str | None,
     ) -> Outcome:
-        ledger = self.ledger(named or activity.subject)
+        subject = named or activity.subject
+        if fault is None and (beat := notify.heartbeat(activity, subject, append_time, produced_at)) is not None:
+            return Outcome(beat) if beat else APPLIED
+        ledger = self.ledger(subject)
         self.touched.add(ledger)
         outcome = intake.take(
             self.ledgers, activity, append_time, produced_at, trusted=trusted, fault=fault, organization_id=named

@@ -354,6 +354,20 @@ def worker(reset_input: str | None) -> int:
 
 
 @cli.command()
+@_VERSION_FILE
+@click.option("--check", is_flag=True, help="Only show what the file means, or all that is wrong with it.")
+def notify(file: Path, *, check: bool) -> int:
+    """Tell people of alerts, as a file says.
+
+    By signed webhooks, and by Apprise: chat, mail, paging. Runs until a signal ends it.
+    """
+    from auditgap.config import load
+    from auditgap.entrypoints import notify as command
+
+    return command.check(file, _say) if check else command.run(load(), file, _say)
+
+
+@cli.command()
 @click.option("--organization", metavar="ID", help="Only this organization's.")
 @click.option("--history", is_flag=True, help="Every revision of each gap, not the latest only.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
