@@ -68,7 +68,7 @@ def fine(site: Site, *arguments: str) -> str:
 
 def client_of(site: Site) -> SchemaRegistryClient:
     """Make a plain client of the registry; close it."""
-    return SchemaRegistryClient({"url": site.settings.registry.url})
+    return SchemaRegistryClient({"url": site.settings.registry.url, "timeout": 15.0})
 
 
 # --- registering ------------------------------------------------------------------------------------------------------

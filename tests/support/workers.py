@@ -116,7 +116,7 @@ class Worker:
         assert self.await_end() == status
         (line,) = self.messages
         for word in words:
-            assert word in line
+            assert word in line, self.text
         assert [each for each in self.text.splitlines() if " INFO auditgap.worker: " not in each] == [line]
 
     def runs_for(self, seconds: float) -> bool:

@@ -17,6 +17,9 @@ from auditgap.adapters.compatibility import LEVEL
 from auditgap.config import RegistrySettings, TopicSettings
 from auditgap.errors import BrokerError
 
+_ANSWER_SECONDS = 10.0
+"""How long a registry may take to answer; the client itself would wait for ever."""
+
 
 def subjects(topics: TopicSettings) -> dict[str, str]:
     """Name the schema of each topic whose values are Avro, by subject (TopicNameStrategy)."""
@@ -43,7 +46,7 @@ class Registry:
         self.url = settings.url
         # It tells of every request, in a log that speaks of what matters.
         logging.getLogger(httpx.__name__).setLevel(logging.WARNING)
-        config: dict[str, object] = {"url": settings.url}
+        config: dict[str, object] = {"url": settings.url, "timeout": _ANSWER_SECONDS}
         if settings.username and settings.password:
             config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
         with self._translated():

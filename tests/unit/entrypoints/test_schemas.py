@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import socket
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from auditgap import resources
-from auditgap.adapters import avro
+from auditgap.adapters import avro, registry
 from auditgap.entrypoints import schemas
 from auditgap.entrypoints.cli import cli
 from auditgap.errors import UsageError
@@ -175,6 +176,17 @@ def test_registry_that_does_not_answer(command: str, monkeypatch: pytest.MonkeyP
     status, _, error = _run(command)
     assert status == 1
     assert "the registry at http://127.0.0.1:9/ does not answer" in error
+    assert error.count("\n") == 1
+
+
+def test_registry_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that takes the question and never answers is not waited for."""
+    monkeypatch.setattr(registry, "_ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AUDITGAP_REGISTRY__URL", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        status, _, error = _run("register")
+    assert status == 1
+    assert "does not answer" in error
     assert error.count("\n") == 1
 
 
