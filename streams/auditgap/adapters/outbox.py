@@ -17,6 +17,8 @@ MAX_RECORD: Final = 4_194_304
 
 _RETRIES: Final = 5
 
+_FATAL_SECONDS: Final = 10.0
+
 _UNHEARD: Final = logging.getLogger(f"{__name__}.librdkafka")
 """Where librdkafka tells what it also raises; by itself it would write that to stderr, whatever `log_level` says."""
 _UNHEARD.addHandler(logging.NullHandler())
@@ -138,7 +140,8 @@ class Outbox:
         self._serve(0)
         if error.code() == KafkaError._FATAL:
             try:
-                self._producer.commit_transaction(0)  # what was fatal is what any next step says
+                # What was fatal is what any next step says, at once; with no time at all it says that there was none.
+                self._producer.commit_transaction(_FATAL_SECONDS)
             except KafkaException as cause:
                 error = cause.args[0]
         if error.code() in _FENCED:
