@@ -46,6 +46,7 @@ def reported(site: Site, workers: Workers, tmp_path: Path) -> Path:
     site.produce([*one_window("org_a"), *one_window("org_b")])
     workers.finish(site, worker)
     until(lambda: len(site.gaps()) == 2 and all(gap.first_activity_id for gap in site.gaps().values()), "no gaps")
+    until(site.mail_taken, "mail is left: nothing would be compared of those whom it is for")
     assert worker.stop() == 0
     made = run(site, "--all", *period(), "--json")
     assert (made.returncode, made.stderr) == (0, "")

@@ -187,6 +187,16 @@ class Site:
         """Whether the group stands at the end of every partition."""
         return self.lag() == 0
 
+    def mail_taken(self) -> bool:
+        """Whether the group has taken in its whole mailbox but for ticks, which have no key, and never end."""
+        box = self.settings.worker.mailbox
+        positions = self.positions(box)
+        return all(
+            (message.offset() or 0) < positions[message.partition() or 0]
+            for message in self.read(box)
+            if message.key() is not None
+        )
+
     # --- records out --------------------------------------------------------------------------------------------------
 
     def settled(self, topic: str) -> bool:
