@@ -80,7 +80,9 @@ def test_every_form_gives_the_same_items(content: str, packed: Callable[[bytes],
     assert [record for *_, record in found] == [json.loads(ONE), json.loads(TWO)]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\t", b"[]", b"[ ]\n", page().encode(), gzip.compress(b"", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b" \r\n\t", b"[]", b"[ ]\n", page().encode(), gzip.compress(b"", mtime=0)]
+)
 def test_nothing_gives_nothing(content: bytes) -> None:
     """Empty files, arrays and pages hold no item and no fault."""
     assert read(content) == []
