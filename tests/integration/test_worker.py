@@ -83,6 +83,23 @@ def test_stopped_while_starting(site: Site, workers: Workers) -> None:
     assert_windows(site, ["org_a"])
 
 
+def test_stopped_after_failed_fetch(site: Site, workers: Workers) -> None:
+    """A fetch of aiokafka's that has failed and waits to try again does not keep the worker from ending."""
+    failed = (
+        "import asyncio\n"
+        "from aiokafka.consumer.fetcher import Fetcher\n"
+        "close = Fetcher.close\n"
+        "async def waiting(fetcher):\n"
+        "    fetcher._pending_tasks.add(asyncio.ensure_future(asyncio.sleep(60)))\n"
+        "    await asyncio.sleep(0)\n"
+        "    await close(fetcher)\n"
+        "Fetcher.close = waiting"
+    )
+    worker = workers.start(site, command=launcher(failed)).await_ready()
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.text
+
+
 def test_goes_on(site: Site, workers: Workers) -> None:
     """A worker that starts again knows what it knew, and says nothing twice."""
     parts = one_window("org_a")

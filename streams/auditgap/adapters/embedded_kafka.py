@@ -1,6 +1,7 @@
 """A real Apache Kafka (KRaft, one node, loopback only) run from Python packages: nothing of Java need be installed.
 
-For the demo, the tests and the benchmarks: one node, no fsync, no authentication. Linux and macOS.
+For the demo, the tests and the benchmarks: one node, no fsync, no authentication unless a second listener asks for it.
+Linux and macOS.
 """
 
 import base64
@@ -20,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self
 
@@ -115,9 +116,10 @@ class EmbeddedKafka:
     `data_dir` keeps the records from one start to the next and is formatted at the first; None is a temporary
     directory, removed by `stop()`. `port` None picks a free one at each start. `config` is server settings by name.
     `on_message` gets lines for a person, at the first start on a machine: what is downloaded and how far it is.
+    `second` is the security protocol (SASL_SSL, …) of a further listener, also its name; what it needs is in `config`.
 
-    After `start()`: `bootstrap_servers` ("127.0.0.1:PORT") and `log_path` (this start's log; that of the start before
-    is beside it, ending in `.1`).
+    After `start()`: `bootstrap_servers` ("127.0.0.1:PORT"), `second_servers` and `log_path` (this start's log; that of
+    the start before is beside it, ending in `.1`).
 
     The JVM is a session of its own, so Ctrl-C in the terminal does not reach it, and is killed when this process dies,
     however it dies. Any thread may start the broker, but use one object from one thread at a time.
@@ -129,13 +131,15 @@ class EmbeddedKafka:
         port: int | None = None,
         on_message: Callable[[str], None] = _silent,
         config: Mapping[str, str] | None = None,
+        second: str | None = None,
     ) -> None:
-        self.bootstrap_servers = ""
+        self.bootstrap_servers = self.second_servers = ""
         self.log_path = Path()
         self._data_dir = data_dir
         self._port = port
         self._on_message = on_message
         self._config = dict(config or {})
+        self._second = second
         self._process: subprocess.Popen[bytes] | None = None
         self._held = ExitStack()
 
@@ -212,8 +216,9 @@ class EmbeddedKafka:
     def _run(self, java: Path, class_path: str, directory: Path, ports: "_Ports") -> bool:
         """Run the JVM and wait until it answers; False when a port that may be another one was lost to a program."""
         jvm = [str(java), *_JVM, "-cp", class_path]
-        cluster_id = _formatted(jvm, directory, ports, self._config)
-        _write_properties(directory, ports, self._config, _RECORDS)
+        listeners = _listeners(ports, self._second)
+        cluster_id = _formatted(jvm, directory, listeners, self._config)
+        _write_properties(directory, listeners, self._config, _RECORDS)
         if self.log_path.exists():
             self.log_path.replace(f"{self.log_path}.1")
         with ExitStack() as after_spawn, self.log_path.open("wb") as log:
@@ -235,6 +240,7 @@ class EmbeddedKafka:
         deadline = time.monotonic() + _READY_SECONDS
         if _await_ready(self._process, ports.broker, cluster_id, deadline):
             self.bootstrap_servers = f"127.0.0.1:{ports.broker}"
+            self.second_servers = f"127.0.0.1:{ports.second}" if self._second else ""
             return True
         words = self.log_path.read_text(errors="replace")
         if self._process.poll() is None:
@@ -345,10 +351,11 @@ def _last_words(log: str) -> str:
 class _Ports:
     broker: int
     controller: int
+    second: int
 
 
 def _choose_ports(wanted: int | None) -> _Ports:
-    """Choose two ports that are free now, or one beside the wanted one. Raises BrokerError when that is taken."""
+    """Choose ports that are free now, the wanted one among them. Raises BrokerError when that is taken."""
     if wanted:
         try:
             _bind(wanted)
@@ -358,11 +365,11 @@ def _choose_ports(wanted: int | None) -> _Ports:
             raise BrokerError(f"the broker cannot listen on port {wanted}: {error.strerror}; choose another") from error
         except OverflowError as error:
             raise BrokerError(f"{wanted} is no port: choose one from 1024 to 65535") from error
-    broker = wanted or _free_port()
-    controller = broker
-    while controller == broker:
-        controller = _free_port()
-    return _Ports(broker, controller)
+    chosen = [wanted or _free_port()]
+    while len(chosen) < len(fields(_Ports)):
+        if (port := _free_port()) not in chosen:
+            chosen.append(port)
+    return _Ports(*chosen)
 
 
 def _free_port() -> int:
@@ -422,7 +429,7 @@ def _locked(directory: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def _formatted(jvm: list[str], directory: Path, ports: _Ports, config: Mapping[str, str]) -> str:
+def _formatted(jvm: list[str], directory: Path, listeners: Mapping[str, str], config: Mapping[str, str]) -> str:
     """Format the directory for records if that was not done, and give its cluster id.
 
     Kafka's own tool does it, into a directory that gets its name when all of it is there. Raises BrokerError.
@@ -431,7 +438,7 @@ def _formatted(jvm: list[str], directory: Path, ports: _Ports, config: Mapping[s
     if not meta.exists():
         unfinished = directory / f"{_RECORDS}.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        _write_properties(directory, ports, config, unfinished.name)
+        _write_properties(directory, listeners, config, unfinished.name)
         # No dash: an id that began with one would be read as an option.
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", "server.properties"]
@@ -457,17 +464,21 @@ def _formatted(jvm: list[str], directory: Path, ports: _Ports, config: Mapping[s
     return found[1]
 
 
-def _write_properties(directory: Path, ports: _Ports, config: Mapping[str, str], records: str) -> None:
-    ours = {
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{ports.broker}",
+def _listeners(ports: _Ports, second: str | None) -> dict[str, str]:
+    """Write the settings that say where the broker listens."""
+    clients = {"PLAINTEXT": ports.broker} | ({second: ports.second} if second else {})
+    advertised = {name: f"{name}://127.0.0.1:{port}" for name, port in clients.items()}
+    return {
+        "advertised.listeners": ",".join(advertised.values()),
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.voters": f"1@127.0.0.1:{ports.controller}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "listeners": f"PLAINTEXT://127.0.0.1:{ports.broker},CONTROLLER://127.0.0.1:{ports.controller}",
-        "log.dirs": records,
-        "node.id": "1",
-        "process.roles": "broker,controller",
+        "listener.security.protocol.map": ",".join(("CONTROLLER:PLAINTEXT", *(f"{name}:{name}" for name in clients))),
+        "listeners": ",".join((*advertised.values(), f"CONTROLLER://127.0.0.1:{ports.controller}")),
     }
+
+
+def _write_properties(directory: Path, listeners: Mapping[str, str], config: Mapping[str, str], records: str) -> None:
+    ours = {**listeners, "log.dirs": records, "node.id": "1", "process.roles": "broker,controller"}
     if not ours.keys().isdisjoint(config):
         raise BrokerError(f"the embedded broker sets {', '.join(sorted(ours.keys() & config))} itself: leave it out")
     lines = [f"{name}={value}\n".replace("\\", r"\\") for name, value in {**_DEFAULTS, **config, **ours}.items()]

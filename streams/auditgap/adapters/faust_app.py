@@ -124,6 +124,16 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._partition_assignment_strategy = (named,)
         return consumer
 
+    async def on_thread_stop(self) -> None:
+        """Stop aiokafka, also where a fetch has failed a moment ago.
+
+        Closing its fetcher cancels that fetch while it waits to try again, and takes the cancelling for its own: the
+        thread would die of it, and the worker wait for the thread for ever. The group is left before that, and the
+        connections end with the process.
+        """
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
+
 
 class ActivityConsumer(driver.Consumer):
     """Faust's consumer, fed by the job. See the module."""
