@@ -52,9 +52,10 @@ bench: install ## throughput beside its baselines, and latency; about ten minute
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/latency.py
 
-docs: install ## write docs/reference.md, topics.md and asyncapi.yaml from the tables in the code
+docs: install ## write docs/reference.md, topics.md, asyncapi.yaml and security.md from the tables in the code
 	$(BIN)/python tests/docs/reference.py
 	$(BIN)/python tests/docs/topics.py
+	$(BIN)/python -m tests.docs.security
 
 lock: install ## resolve the pinned requirements anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header -o requirements/runtime.txt pyproject.toml

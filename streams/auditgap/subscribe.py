@@ -55,7 +55,7 @@ class Subscription(Generic[Record]):
         self._given: dict[int, int] = {}
         self.latest: Message | None = None
         self.taken_away = 0
-        with kafka.translated(f"cannot subscribe to {topic}", settings.kafka.bootstrap_servers):
+        with kafka.translated(f"cannot subscribe to {topic}", settings.kafka):
             self._consumer = Consumer(
                 {
                     **kafka.client_config(settings.kafka),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from tests.support.awaiting import PATIENCE, until
 from tests.support.site import Site
 
@@ -22,9 +23,10 @@ COMMAND: Final = ("-m", "auditgap", "worker")
 def environment(settings: Settings) -> dict[str, str]:
     """Write settings as the environment variables that give them; nothing else of auditgap's is in it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AUDITGAP_")}
-    for section, values in settings.model_dump(mode="json", exclude_none=True).items():
+    for section, values in settings.model_dump(exclude_none=True).items():
         for name, value in values.items():
-            env[f"AUDITGAP_{section}__{name}".upper()] = str(value)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            env[f"AUDITGAP_{section}__{name}".upper()] = text
     return env
 
 

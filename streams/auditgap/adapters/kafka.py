@@ -1,7 +1,8 @@
 """Kafka through confluent-kafka: client settings, the topic table, reading committed records, and the error map."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -13,6 +14,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    Producer,
     TopicCollection,
     TopicPartition,
 )
@@ -63,19 +65,21 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
+_NEEDED: Final = ": docs/security.md lists what is needed"
+
 _ADVICE: Final = {
     KafkaError._ALL_BROKERS_DOWN: "no broker answers",
     KafkaError._TRANSPORT: "no broker answers",
     KafkaError._TIMED_OUT: "no broker answers in time",
     KafkaError._AUTHENTICATION: "the broker refuses the credentials (AUDITGAP_KAFKA__SASL_…)",
-    KafkaError._SSL: "TLS fails (AUDITGAP_KAFKA__SSL_…)",
+    KafkaError._SSL: "TLS fails: look at AUDITGAP_KAFKA__SSL_… and at the broker's certificate",
     KafkaError._RESOLVE: "the host name is not known",
     KafkaError._UNKNOWN_TOPIC: "the topic does not exist: run `auditgap topics apply`",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "the topic does not exist: run `auditgap topics apply`",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the broker's ACLs refuse the topic",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "the broker's ACLs refuse the consumer group",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the broker's ACLs refuse the transactional id",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the broker's ACLs refuse it",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: f"the broker's ACLs refuse the topic{_NEEDED}",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: f"the broker's ACLs refuse the consumer group{_NEEDED}",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: f"the broker's ACLs refuse the transactional id{_NEEDED}",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: f"the broker's ACLs refuse it{_NEEDED}",
 }
 
 
@@ -92,15 +96,38 @@ def explain(error: KafkaError) -> str:
 
 
 @contextmanager
-def translated(doing: str, bootstrap_servers: str) -> Iterator[None]:
+def translated(doing: str, settings: KafkaSettings) -> Iterator[None]:
     """Turn confluent-kafka's exceptions into BrokerError, in one place."""
     try:
         yield
-    except KafkaException as exception:
-        error = exception.args[0]
-        raise BrokerError(f"Kafka at {bootstrap_servers}: {doing}: {explain(error)}") from None
-    except TimeoutError:  # of waiting for an answer, where librdkafka's own time limit is no shorter
-        raise BrokerError(f"Kafka at {bootstrap_servers}: {doing}: no broker answers in time") from None
+    except (KafkaException, TimeoutError) as exception:
+        # A TimeoutError is of waiting for an answer, where librdkafka's own time limit is no shorter.
+        error = exception.args[0] if isinstance(exception, KafkaException) else None
+        if error is None or error.code() in AWAY:
+            error = _refusal(settings) or error
+        why = explain(error) if error is not None else "no broker answers in time"
+        raise BrokerError(f"Kafka at {settings.bootstrap_servers}: {doing}: {why}") from None
+
+
+_LISTEN_SECONDS: Final = 5.0
+
+
+def _refusal(settings: KafkaSettings) -> KafkaError | None:
+    """Ask a broker that seems to be away once more, and listen: a request itself is never told that it was refused."""
+    heard: list[KafkaError] = []
+    client = Producer({**client_config(settings), "error_cb": heard.append})
+    deadline = time.monotonic() + _LISTEN_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(KafkaException):
+            client.list_topics(timeout=0.5)
+            return None
+        client.poll(0)
+        for error in heard:
+            if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+                return error
+        if any(error.code() == KafkaError._ALL_BROKERS_DOWN for error in heard):
+            return None
+    return None
 
 
 # --- topics -----------------------------------------------------------------------------------------------------------
@@ -199,8 +226,7 @@ def dead_letters_of(settings: Settings) -> dict[str, str]:
 
 def apply_topics(settings: Settings, log: Log) -> bool:
     """Create what is missing and set what differs; True if anything was changed. Partitions are never reduced."""
-    servers = settings.kafka.bootstrap_servers
-    with translated("cannot apply the topics", servers):
+    with translated("cannot apply the topics", settings.kafka):
         admin = AdminClient(client_config(settings.kafka))
         existing = admin.list_topics(timeout=TIMEOUT).topics
         changed = False
@@ -227,7 +253,7 @@ def apply_topics(settings: Settings, log: Log) -> bool:
 
 def create_topic(settings: Settings, name: str, partitions: int) -> bool:
     """Create a topic that is none of the worker's, unless it is there; True if it was created. Raises BrokerError."""
-    with translated(f"cannot create the topic {name}", settings.kafka.bootstrap_servers):
+    with translated(f"cannot create the topic {name}", settings.kafka):
         admin = AdminClient(client_config(settings.kafka))
         return _created(admin, NewTopic(name, partitions, settings.topics.replication))
 
@@ -275,9 +301,9 @@ class TopicIdentity:
     cluster_id: str
 
 
-def identify(admin: AdminClient, topics: list[str], servers: str) -> dict[str, TopicIdentity]:
+def identify(admin: AdminClient, topics: list[str], settings: KafkaSettings) -> dict[str, TopicIdentity]:
     """Ask the cluster who these topics are; one that does not exist is left out. Raises BrokerError."""
-    with translated("cannot describe the topics", servers):
+    with translated("cannot describe the topics", settings):
         cluster = admin.describe_cluster(request_timeout=TIMEOUT).result(TIMEOUT)
         futures = admin.describe_topics(TopicCollection(topics), request_timeout=TIMEOUT)
         found = {}
@@ -292,10 +318,10 @@ def identify(admin: AdminClient, topics: list[str], servers: str) -> dict[str, T
         return found
 
 
-def stamps_append_time(admin: AdminClient, topic: str, servers: str) -> bool:
+def stamps_append_time(admin: AdminClient, topic: str, settings: KafkaSettings) -> bool:
     """Whether the broker stamps the topic's records with its own clock."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    with translated(f"cannot describe {topic}", servers):
+    with translated(f"cannot describe {topic}", settings):
         described = admin.describe_configs([resource])[resource].result(TIMEOUT)
     return bool(described["message.timestamp.type"].value == "LogAppendTime")
 
@@ -325,8 +351,7 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
 
     Needs no consumer group. Raises BrokerError.
     """
-    servers = settings.kafka.bootstrap_servers
-    with translated(f"cannot read {topic}", servers):
+    with translated(f"cannot read {topic}", settings.kafka):
         consumer = committed_reader(settings, follow=follow)
         try:
             metadata = consumer.list_topics(topic, timeout=TIMEOUT).topics[topic]
@@ -343,10 +368,15 @@ def read_committed(settings: Settings, topic: str, *, follow: bool = False) -> I
                         yield message
                     elif error.code() == KafkaError._PARTITION_EOF:
                         open_parts.discard(message.partition())
-                    elif not error.retriable() and not (follow and error.code() in AWAY):
+                    elif stops_reading(error) and not (follow and error.code() in AWAY):
                         raise KafkaException(error)
         finally:
             consumer.close()
+
+
+def stops_reading(error: KafkaError) -> bool:
+    """Whether an error of a `committed_reader` is one: librdkafka looks for its group, which is not used, unasked."""
+    return not error.retriable() and error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
 @lru_cache(65_536)

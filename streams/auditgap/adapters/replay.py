@@ -16,6 +16,7 @@ from auditgap.adapters.kafka import (
     identify,
     input_topics,
     stamps_append_time,
+    stops_reading,
     translated,
 )
 from auditgap.config import Settings
@@ -52,12 +53,12 @@ class Topics:
 
     def identified(self, needed: Sequence[str], optional: Sequence[str]) -> dict[str, str]:
         """Give the ids of the topics that exist. Raises BrokerError where one that is needed does not."""
-        found = identify(self._admin, list(dict.fromkeys((*needed, *optional))), self._servers)
+        found = identify(self._admin, list(dict.fromkeys((*needed, *optional))), self._settings.kafka)
         for name in needed:
             if name not in found:
                 raise BrokerError(f"Kafka at {self._servers} has no topic {name}: run `auditgap topics apply`")
         for name in found:
-            if not stamps_append_time(self._admin, name, self._servers):
+            if not stamps_append_time(self._admin, name, self._settings.kafka):
                 raise BrokerError(
                     f"topic {name} does not stamp records with the broker's clock (message.timestamp.type="
                     "LogAppendTime), so nobody knows when they were appended: run `auditgap topics apply`"
@@ -66,7 +67,7 @@ class Topics:
 
     def ranges(self, topics: Iterable[str]) -> list[Range]:
         """Give all that is committed on these topics at this moment. Raises BrokerError."""
-        with translated("cannot read the ends of the topics", self._servers):
+        with translated("cannot read the ends of the topics", self._settings.kafka):
             described = self._admin.list_topics(timeout=TIMEOUT).topics
             parts = [TopicPartition(name, number) for name in topics for number in described[name].partitions]
             offsets = []
@@ -110,7 +111,7 @@ class Topics:
         return self.ranges(inputs), written, after
 
     def _positions(self, consumer: Consumer, parts: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        with translated("cannot read the group's positions", self._servers):
+        with translated("cannot read the group's positions", self._settings.kafka):
             while True:
                 try:
                     found = consumer.committed(parts, timeout=TIMEOUT)
@@ -137,7 +138,7 @@ def records(settings: Settings, ranges: Iterable[Range]) -> Iterator[Message]:
     wanted = {each.place: each for each in ranges if each.begin < each.end}
     if not wanted:
         return
-    with translated("cannot read the inputs again", settings.kafka.bootstrap_servers):
+    with translated("cannot read the inputs again", settings.kafka):
         consumer = committed_reader(settings)
         try:
             consumer.assign([TopicPartition(each.topic, each.partition, each.begin) for each in wanted.values()])
@@ -188,7 +189,7 @@ class _Merge:
         for message in self._consumer.consume(1000, 0.05):
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                if error.retriable():
+                if not stops_reading(error):
                     continue
                 raise KafkaException(error)
             place = message.topic() or "", message.partition() or 0

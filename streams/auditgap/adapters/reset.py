@@ -38,7 +38,7 @@ def reset_input(settings: Settings, where: str, log: Log) -> None:
     topic = inputs["activity"]
     admin = AdminClient(client_config(settings.kafka))
     _await_empty_group(admin, settings, log)
-    found = identify(admin, [*inputs.values(), changelog], servers)
+    found = identify(admin, [*inputs.values(), changelog], settings.kafka)
     for name in (*inputs.values(), changelog):
         if name not in found:
             raise BrokerError(f"Kafka at {servers} has no topic {name}: run `auditgap topics apply`")
@@ -60,7 +60,7 @@ def reset_input(settings: Settings, where: str, log: Log) -> None:
             outbox.send(changelog, state.START_KEY, state.dumps({}), None, number)
             outbox.send(changelog, state.ATTEMPT_KEY, state.dumps({}), None, number)
         offsets = []
-        with translated(f"cannot find the bounds of {topic}", servers):
+        with translated(f"cannot find the bounds of {topic}", settings.kafka):
             for name, each in inputs.items():
                 parts = [TopicPartition(each, number) for number in range(count)]
                 for part in member.committed(parts, timeout=TIMEOUT):
@@ -172,7 +172,7 @@ def _await_empty_group(admin: AdminClient, settings: Settings, log: Log) -> None
 
 def _members(admin: AdminClient, settings: Settings) -> int:
     group = settings.worker.group
-    with translated(f"cannot look at group {group}", settings.kafka.bootstrap_servers):
+    with translated(f"cannot look at group {group}", settings.kafka):
         try:
             described = admin.describe_consumer_groups([group])[group].result(TIMEOUT)
         except KafkaException as exception:

@@ -67,7 +67,7 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
     latest: dict[int, dict[bytes, bytes]] = {number: {} for number in partitions}
     ends = _ends(settings, topic, latest)
     deadline = time.monotonic() + settings.worker.transaction_timeout_seconds + _GRACE_SECONDS
-    with translated(f"cannot read the state in {topic}", settings.kafka.bootstrap_servers):
+    with translated(f"cannot read the state in {topic}", settings.kafka):
         consumer = committed_reader(settings, settings.worker.group)
         try:
             consumer.list_topics(topic, timeout=15)
@@ -101,7 +101,7 @@ def raw_changelog(settings: Settings, partitions: Iterable[int]) -> dict[int, di
 
 def _ends(settings: Settings, topic: str, partitions: Iterable[int]) -> dict[int, int]:
     """Find where the partitions end, whatever is committed."""
-    with translated(f"cannot find the end of {topic}", settings.kafka.bootstrap_servers):
+    with translated(f"cannot find the end of {topic}", settings.kafka):
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
         wanted = {TopicPartition(topic, number): latest for number in partitions}
         if not wanted:

@@ -95,7 +95,7 @@ def check_topics(settings: Settings) -> dict[str, TopicIdentity]:
     inputs = list(input_topics(settings).values())
     outputs = [*dead_letters_of(settings).values(), topics.alert, topics.gap, topics.gap_history]
     outputs += [topics.status, topics.finding, changelog]
-    found = identify(admin, [*inputs, *outputs], servers)
+    found = identify(admin, [*inputs, *outputs], settings.kafka)
     missing = [name for name in (*inputs, *outputs) if name not in found]
     if missing:
         raise WorkerStop(f"Kafka at {servers} has no topic {', '.join(missing)}: run `auditgap topics apply`")
@@ -107,7 +107,7 @@ def check_topics(settings: Settings) -> dict[str, TopicIdentity]:
                 f"set AUDITGAP_TOPICS__PARTITIONS={count} and run `auditgap topics apply`"
             )
     for name in inputs:
-        if not stamps_append_time(admin, name, servers):
+        if not stamps_append_time(admin, name, settings.kafka):
             raise WorkerStop(
                 f"topic {name} does not stamp records with the broker's clock "
                 "(message.timestamp.type=LogAppendTime), so times cannot be checked: run `auditgap topics apply`"
@@ -117,7 +117,7 @@ def check_topics(settings: Settings) -> dict[str, TopicIdentity]:
 
 def check_input(settings: Settings, identities: Mapping[str, TopicIdentity]) -> None:
     """Look whether the input topics are still these. Raises InputChanged, and BrokerError where nobody answers."""
-    found = identify(AdminClient(client_config(settings.kafka)), [*identities], settings.kafka.bootstrap_servers)
+    found = identify(AdminClient(client_config(settings.kafka)), [*identities], settings.kafka)
     for topic, identity in identities.items():
         if topic not in found:
             raise changed(f"topic {topic} was deleted")
@@ -129,9 +129,9 @@ def take_over(
     settings: Settings, reader: Consumer, identities: Mapping[str, TopicIdentity], numbers: list[int]
 ) -> list[Part]:
     """Restore these partitions and find their positions. Raises InputChanged, WorkerStop and BrokerError."""
-    topics, servers = input_topics(settings), settings.kafka.bootstrap_servers
+    topics = input_topics(settings)
     wanted = [TopicPartition(topic, number) for topic in topics.values() for number in numbers]
-    with translated(f"cannot find the position in {topics['activity']}", servers):
+    with translated(f"cannot find the position in {topics['activity']}", settings.kafka):
         positions = reader.committed(wanted, timeout=TIMEOUT)
     # After the positions, which are given once no commit is under way: what was committed with them is then there.
     restored = state.restore(settings, numbers, identities[topics["activity"]].partitions)
@@ -140,7 +140,7 @@ def take_over(
         topic, number = position.topic, position.partition
         if position.error is not None:
             raise WorkerStop(f"cannot find the position in {topic}: {explain(position.error)}")
-        with translated(f"cannot find the bounds of {topic}", servers):
+        with translated(f"cannot find the bounds of {topic}", settings.kafka):
             bounds = reader.get_watermark_offsets(TopicPartition(topic, number), timeout=TIMEOUT)
         name = next(name for name, each in topics.items() if each == topic)
         place = _place(settings, name, identities[topic], position, bounds, restored[number])

@@ -39,10 +39,10 @@ class VersionTopic(ABC, Generic[Versioned]):
         self._last: dict[tuple[int, str], str] = {}
         servers = settings.kafka.bootstrap_servers
         admin = AdminClient(kafka.client_config(settings.kafka))
-        found = kafka.identify(admin, [topic], servers).get(topic)
+        found = kafka.identify(admin, [topic], settings.kafka).get(topic)
         if found is None:
             raise BrokerError(f"Kafka at {servers} has no topic {topic}: run `auditgap topics apply`")
-        if not kafka.stamps_append_time(admin, topic, servers):
+        if not kafka.stamps_append_time(admin, topic, settings.kafka):
             raise BrokerError(
                 f"topic {topic} does not stamp records with the broker's clock "
                 f"(message.timestamp.type=LogAppendTime), so nobody knows when a {self.what} was there: "
@@ -58,7 +58,7 @@ class VersionTopic(ABC, Generic[Versioned]):
         )
 
     def __enter__(self) -> Self:
-        with kafka.translated(f"cannot publish to {self._topic}", self._settings.kafka.bootstrap_servers):
+        with kafka.translated(f"cannot publish to {self._topic}", self._settings.kafka):
             self._producer.init_transactions(kafka.TIMEOUT)
         self._read()
         return self
@@ -78,7 +78,7 @@ class VersionTopic(ABC, Generic[Versioned]):
     def publish(self, versions: Iterable[Versioned]) -> None:
         """Publish versions, all of them or none. Raises BrokerError."""
         encoder = avro.Encoder(self._ids)
-        with kafka.translated(f"cannot publish to {self._topic}", self._settings.kafka.bootstrap_servers):
+        with kafka.translated(f"cannot publish to {self._topic}", self._settings.kafka):
             try:
                 self._producer.begin_transaction()
                 for version in versions:

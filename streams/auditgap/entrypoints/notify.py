@@ -156,7 +156,7 @@ class Notifier:
 
     def _before(self, number: int, offset: int | None) -> Iterator[tuple[Message, Alert]]:
         """Give the alerts of a partition before an offset, or all there are. Raises BrokerError."""
-        with kafka.translated(f"cannot read {self._topic}", self._settings.kafka.bootstrap_servers):
+        with kafka.translated(f"cannot read {self._topic}", self._settings.kafka):
             reader = kafka.committed_reader(self._settings, self._settings.notify.group)
             try:
                 reader.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING)])
@@ -187,7 +187,7 @@ class Notifier:
     def _first_start(self) -> None:
         """Tell a group without any place what still fires, and give it its place behind that. Raises BrokerError."""
         settings = self._settings
-        with kafka.translated(f"cannot read {self._topic}", settings.kafka.bootstrap_servers):
+        with kafka.translated(f"cannot read {self._topic}", settings.kafka):
             consumer = Consumer(
                 {
                     **kafka.client_config(settings.kafka),
@@ -290,7 +290,7 @@ class Letters:
     """Writes what could not be delivered to the topic of dead letters, and waits until it is there."""
 
     def __init__(self, settings: Settings) -> None:
-        self._topic, self._servers = settings.topics.notification_dlq, settings.kafka.bootstrap_servers
+        self._topic, self._kafka = settings.topics.notification_dlq, settings.kafka
         self._producer = Producer(
             {
                 **kafka.client_config(settings.kafka),
@@ -318,7 +318,7 @@ class Letters:
             if error is not None:
                 errors.append(error)
 
-        with kafka.translated(f"cannot write to {self._topic}", self._servers):
+        with kafka.translated(f"cannot write to {self._topic}", self._kafka):
             self._producer.produce(
                 self._topic,
                 message.value(),

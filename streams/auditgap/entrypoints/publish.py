@@ -75,7 +75,7 @@ class Publisher:
         self._told_down = False
         self._topic = settings.topics.activity
         self._observation_topic = settings.topics.observation
-        self._servers = settings.kafka.bootstrap_servers
+        self._settings, self._servers = settings, settings.kafka.bootstrap_servers
         config = kafka.client_config(settings.kafka)
         self._signer = signer(settings)
         self._find_topics(
@@ -105,13 +105,15 @@ class Publisher:
 
     def _find_topics(self, config: dict[str, Any], *wanted: dict[str, str]) -> None:
         topics = {name: topic for each in wanted for name, topic in each.items()}
-        with kafka.translated(f"cannot publish to {' and '.join(topics.values())}", self._servers):
+        with kafka.translated(f"cannot publish to {' and '.join(topics.values())}", self._settings.kafka):
             known = AdminClient(config).list_topics(timeout=_ANSWER_SECONDS).topics
         for name, topic in topics.items():
             if topic not in known:
+                secured = self._settings.kafka.security_protocol.startswith("SASL")
+                hidden = "; or the broker's ACLs hide it: docs/security.md lists what is needed" if secured else ""
                 raise BrokerError(
                     f"Kafka at {self._servers} has no topic {topic}: run `auditgap topics apply` "
-                    f"(or set AUDITGAP_TOPICS__{name})"
+                    f"(or set AUDITGAP_TOPICS__{name}){hidden}"
                 )
 
     def __enter__(self) -> Self:
