@@ -27,6 +27,9 @@ _HELD: Final = 200_000
 
 _STEADY_TRIES: Final = 50
 
+_POSITIONS: Final = "cannot read the positions of the worker's group (ACL: DESCRIBE on it, docs/security.md)"
+"""A group that is hidden by ACLs looks like a broker that does not answer: librdkafka goes on looking for it."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Range:
@@ -111,7 +114,7 @@ class Topics:
         return self.ranges(inputs), written, after
 
     def _positions(self, consumer: Consumer, parts: list[TopicPartition]) -> dict[tuple[str, int], int]:
-        with translated("cannot read the group's positions", self._settings.kafka):
+        with translated(_POSITIONS, self._settings.kafka):
             while True:
                 try:
                     found = consumer.committed(parts, timeout=TIMEOUT)
