@@ -46,6 +46,8 @@ kafka-acls.sh --bootstrap-server broker-1:9093 --command-config admin.properties
 
 - The worker writes its inputs where a record stands on a partition that is not its organization's: it hands it on.
 - Notify writes activities only if it has a heartbeat, and then needs to see the observation topic.
+- [Kafka Connect](../connectors/README.md) makes its own topics and those of its dead letters; the registry and the
+  databases have users of their own.
 - Who reads a topic without a group of its own (`gaps`, `alerts`, `status`, `report`, `policy apply`) needs no ACL for
   one.
 - `worker --reset-input` needs what the worker needs.
@@ -61,7 +63,7 @@ def page() -> str:
 
 
 def _rows(part: str, rules: list[Rule]) -> list[str]:
-    shown = part if part.startswith("a ") else f"`{part}`"
+    shown = f"`{part}`" if part.startswith("auditgap ") else part
     rows = []
     for rule in rules:
         kind = rule.kind.replace("_", " ").lower() + (", prefixed" if rule.prefix else "")

@@ -1,6 +1,7 @@
 """The sinks on real components, all started here: Kafka, registry, Connect, PostgreSQL and an S3 endpoint.
 
-The connectors are the shipped files, put there by `auditgap connect apply`; topics have their default names.
+The connectors are the shipped files, put there by `auditgap connect apply`; topics have their default names. Connect
+and `connect apply` come to Kafka over SASL_SSL and may do what docs/security.md lists, no more.
 """
 
 import json
@@ -24,7 +25,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from psycopg.rows import dict_row
 from pyiceberg.catalog.sql import SqlCatalog
-from tests.support import connect, postgres
+from tests.support import access, connect, postgres, secured
 from tests.support.awaiting import until
 from tests.support.connect import ConnectWorker
 from tests.support.postgres import Postgres
@@ -34,7 +35,7 @@ from tests.support.workers import Worker, environment
 from auditgap import resources
 from auditgap.adapters import kafka
 from auditgap.adapters.avro import Encoder
-from auditgap.adapters.embedded_kafka import EmbeddedKafka, _free_port
+from auditgap.adapters.embedded_kafka import _free_port
 from auditgap.bootstrap import schema_ids
 from auditgap.config import Settings, load
 from auditgap.core.records import Gap
@@ -55,9 +56,10 @@ SINKS: Final = [
 
 @dataclass
 class Stack:
-    """All components, running."""
+    """All components, running; `settings` are the administrator's, `applier` those of `connect apply`."""
 
     settings: Settings
+    applier: Settings
     connect: ConnectWorker
     postgres: Postgres
     s3: str
@@ -67,7 +69,7 @@ class Stack:
         """Run one of our commands."""
         return subprocess.run(
             [sys.executable, "-m", "auditgap", *arguments],
-            env=environment(self.settings),
+            env=environment(self.applier if arguments[:2] == ("connect", "apply") else self.settings),
             capture_output=True,
             text=True,
             timeout=120,
@@ -145,12 +147,21 @@ def stack(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         s3 = "http://{}:{}".format(*server.get_host_and_port())
         requests.put(f"{s3}/auditgap", timeout=10).raise_for_status()
         database = running.enter_context(postgres.running(directory))
-        broker = running.enter_context(EmbeddedKafka())
+        broker = running.enter_context(secured.running(directory))
+        parts = access.parts(Settings())
+        for part in ("Kafka Connect", "auditgap connect apply"):
+            broker.user(part)
+            broker.allow(part, parts[part])
+        user = broker.user("Kafka Connect")
+        assert user.sasl_password is not None
         worker = running.enter_context(
             connect.running(
                 directory,
-                broker.bootstrap_servers,
                 {
+                    "SINK_KAFKA": broker.servers,
+                    "SINK_KAFKA_PROTOCOL": "SASL_SSL",
+                    "SINK_KAFKA_MECHANISM": secured.MECHANISM,
+                    "SINK_KAFKA_CA": str(broker.authority),
                     "SINK_REGISTRY_URL": f"{registry}/apis/registry/v2",
                     "SINK_POSTGRESQL_URL": database.jdbc_url,
                     "SINK_POSTGRESQL_USER": "auditgap",
@@ -160,16 +171,22 @@ def stack(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
                     "SINK_S3_WAREHOUSE": "s3://auditgap/warehouse",
                     "SINK_ICEBERG_COMMIT_MS": "2000",
                 },
-                {"sink_postgresql_password": postgres.PASSWORD, "sink_s3_secret_key": "example"},
+                {
+                    "sink_kafka_jaas": "org.apache.kafka.common.security.scram.ScramLoginModule required "
+                    f'username="{user.sasl_username}" password="{user.sasl_password.get_secret_value()}";',
+                    "sink_postgresql_password": postgres.PASSWORD,
+                    "sink_s3_secret_key": "example",
+                },
             )
         )
         settings = load(
-            kafka={"bootstrap_servers": broker.bootstrap_servers},
+            kafka={"bootstrap_servers": broker.administrator},
             registry={"url": confluent_url(registry)},
             connect={"url": worker.url},
             worker={"http_port": _free_port(), "instance_id": "sinks"},
         )
-        made = Stack(settings, worker, database, s3, directory)
+        applier = settings.model_copy(update={"kafka": broker.user("auditgap connect apply")})
+        made = Stack(settings, applier, worker, database, s3, directory)
         for arguments in (("topics", "apply"), ("schemas", "register")):
             done = made.run(*arguments)
             assert done.returncode == 0, done.stderr
@@ -297,6 +314,14 @@ def test_a_row_never_goes_back(stack: Stack) -> None:
             row = connection.execute("SELECT state FROM compliance_gap WHERE gap_id = 'gap_view_1'").fetchone()
             states.append(row and row[0])
     assert states == ["CLOSED", "CLOSED", "RETRACTED"]
+
+
+@pytest.mark.timeout(400)
+def test_connect_of_a_broker_without_authentication(stack: Stack, tmp_path: Path) -> None:
+    """With nothing said of authentication a Connect worker does without: it becomes a member of the group."""
+    with connect.running(tmp_path, {"SINK_KAFKA": stack.settings.kafka.bootstrap_servers}, {}) as second:
+        listed = requests.get(f"{second.url}/connectors", timeout=10).json()
+    assert set(listed) >= set(SINKS)
 
 
 # --- what is put there ------------------------------------------------------------------------------------------------

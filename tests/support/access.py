@@ -1,9 +1,11 @@
 """What each part of auditgap may do on the cluster, as ACLs: the table behind docs/security.md and the tests of it."""
 
+import json
 from dataclasses import dataclass
 
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
+from auditgap import resources
 from auditgap.adapters.kafka import dead_letters_of, input_topics, topic_table
 from auditgap.config import Settings
 
@@ -59,6 +61,7 @@ def parts(settings: Settings) -> dict[str, list[Rule]]:
             Rule("GROUP", (worker.group,), ("READ",)),
             Rule("TRANSACTIONAL_ID", (f"{worker.group}-",), ("WRITE",), prefix=True),
         ],
+        **_sinks(),
         "auditgap publish": [topic(topics.activity, topics.observation, may=("WRITE",))],
         "auditgap assert": [topic(topics.observation, may=("WRITE",))],
         "auditgap policy apply": versions(topics.policy),
@@ -83,4 +86,28 @@ def parts(settings: Settings) -> dict[str, list[Rule]]:
             topic(topics.alert, may=("READ",)),
             Rule("GROUP", ("my-pager",), ("READ",)),
         ],
+    }
+
+
+def _sinks() -> dict[str, list[Rule]]:
+    """Say what Kafka Connect needs, and `connect apply`, by the shipped files."""
+    files = sorted(resources.path("connectors").glob("*/*.json"))
+    configs = [json.loads(file.read_text())["config"] for file in files]
+
+    def named(field: str) -> tuple[str, ...]:
+        return tuple(sorted({config[field] for config in configs if field in config}))
+
+    control = named("iceberg.control.topic")
+    own = tuple(f"auditgap.connect.{what}" for what in ("config", "offset", "status"))
+    return {
+        "Kafka Connect": [
+            Rule("TOPIC", own, ("CREATE", "READ", "WRITE", "DESCRIBE_CONFIGS")),
+            Rule("TOPIC", named("topics"), ("READ",)),
+            Rule("TOPIC", named("errors.deadletterqueue.topic.name"), ("CREATE", "WRITE")),
+            Rule("TOPIC", control, ("READ", "WRITE")),
+            Rule("GROUP", ("auditgap-connect",), ("READ",)),
+            Rule("GROUP", ("connect-compliance.", *named("iceberg.control.group-id-prefix")), ("READ",), prefix=True),
+            Rule("TRANSACTIONAL_ID", named("iceberg.coordinator.transactional.prefix"), ("WRITE",), prefix=True),
+        ],
+        "auditgap connect apply": [Rule("TOPIC", control, ("CREATE",))],
     }

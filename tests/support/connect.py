@@ -31,7 +31,7 @@ _JVM: Final = (
 class ConnectWorker:
     """One worker: `start`, `kill` (SIGKILL) and `start` again; `url` is its REST interface."""
 
-    def __init__(self, directory: Path, kafka: str, variables: dict[str, str], secrets: dict[str, str]) -> None:
+    def __init__(self, directory: Path, variables: dict[str, str], secrets: dict[str, str]) -> None:
         self._directory = directory
         connect_plugins.install(directory / "plugins", lambda _: None)
         (directory / "secrets").mkdir()
@@ -41,7 +41,6 @@ class ConnectWorker:
         self._class_path = os.pathsep.join(map(str, jars.fetched(locked, "connect", "Kafka Connect", lambda _: None)))
         self.url = f"http://127.0.0.1:{embedded_kafka._free_port()}"
         self._variables = {
-            "SINK_KAFKA": kafka,
             "SINK_LISTENER": self.url,
             "SINK_REPLICATION": "1",
             "SECRETS_DIR": str(directory / "secrets"),
@@ -102,12 +101,12 @@ class ConnectWorker:
 
 
 @contextmanager
-def running(directory: Path, kafka: str, variables: dict[str, str], secrets: dict[str, str]) -> Iterator[ConnectWorker]:
-    """Run a worker; `variables` are SINK_* ones of the connectors, `secrets` others of them as files.
+def running(directory: Path, variables: dict[str, str], secrets: dict[str, str]) -> Iterator[ConnectWorker]:
+    """Run a worker; `variables` are SINK_* ones, SINK_KAFKA among them, and `secrets` others of them as files.
 
     It is gone when the context ends.
     """
-    worker = ConnectWorker(directory, kafka, variables, secrets)
+    worker = ConnectWorker(directory, variables, secrets)
     try:
         worker.start()
         yield worker
