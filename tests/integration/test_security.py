@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from pydantic import SecretStr
@@ -20,7 +20,7 @@ from tests.support.site import Site
 from tests.support.workers import COMMAND, Worker, environment
 
 from auditgap import subscribe
-from auditgap.config import Settings
+from auditgap.config import KafkaSettings, Settings
 from auditgap.core import times
 from auditgap.core.records import Alert
 from auditgap.entrypoints.demo import CLOSED, sample
@@ -237,17 +237,25 @@ def test_commands_with_less(company: Company) -> None:
 
 
 def test_wrong_credentials(company: Company, tmp_path: Path) -> None:
-    """A wrong password and an authority that did not sign the broker's certificate are told apart, without a wait."""
+    """A wrong password, a wrong authority and a wrong protocol are told apart from a broker that is away."""
     good = company.hire("auditgap worker").kafka
     other = Certificates(tmp_path, "other").authority
-    wrong: dict[str, dict[str, Any]] = {
-        "refuses the credentials (AUDITGAP_KAFKA__SASL_": {"sasl_password": SecretStr("a guess")},
-        "TLS fails: look at AUDITGAP_KAFKA__SSL_": {"ssl_ca_location": other},
-    }
+    guess = SecretStr("a guess")
+    closed = "closes the connection: look at AUDITGAP_KAFKA__SECURITY_PROTOCOL"
+    tls = {"security_protocol": "SSL", "ssl_ca_location": good.ssl_ca_location}
+    wrong = [
+        (
+            "refuses the credentials (AUDITGAP_KAFKA__SASL_",
+            good.model_copy(update={"sasl_password": guess}),
+        ),
+        ("TLS fails: look at AUDITGAP_KAFKA__SSL_", good.model_copy(update={"ssl_ca_location": other})),
+        (closed, KafkaSettings(bootstrap_servers=good.bootstrap_servers)),
+        (closed, KafkaSettings(bootstrap_servers=company.broker.administrator, **tls)),
+        ("no broker answers", KafkaSettings(bootstrap_servers="127.0.0.1:1")),
+    ]
     commands = (("worker",), ("gaps",), ("publish", company.feed()))
     running = []
-    for words, update in wrong.items():
-        kafka = good.model_copy(update=update)
+    for words, kafka in wrong:
         env = environment(company.site.settings.model_copy(update={"kafka": kafka}))
         for arguments in commands:
             process = subprocess.Popen(
@@ -263,4 +271,4 @@ def test_wrong_credentials(company: Company, tmp_path: Path) -> None:
         said, _ = process.communicate(timeout=90)
         assert process.returncode == 1, said
         assert len(said.splitlines()) == 1, said
-        assert words in said
+        assert words in said, (words, process.args, said)

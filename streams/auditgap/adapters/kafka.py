@@ -103,17 +103,22 @@ def translated(doing: str, settings: KafkaSettings) -> Iterator[None]:
     except (KafkaException, TimeoutError) as exception:
         # A TimeoutError is of waiting for an answer, where librdkafka's own time limit is no shorter.
         error = exception.args[0] if isinstance(exception, KafkaException) else None
-        if error is None or error.code() in AWAY:
-            error = _refusal(settings) or error
         why = explain(error) if error is not None else "no broker answers in time"
+        if error is None or error.code() in AWAY:
+            why = _refusal(settings) or why
         raise BrokerError(f"Kafka at {settings.bootstrap_servers}: {doing}: {why}") from None
 
 
 _LISTEN_SECONDS: Final = 5.0
+_CLOSED: Final = "the broker closes the connection: look at AUDITGAP_KAFKA__SECURITY_PROTOCOL"
 
 
-def _refusal(settings: KafkaSettings) -> KafkaError | None:
-    """Ask a broker that seems to be away once more, and listen: a request itself is never told that it was refused."""
+def _refusal(settings: KafkaSettings) -> str | None:
+    """Ask a broker that seems to be away once more, and listen: a request itself is never told that it was refused.
+
+    Give what there is to say beyond that it is away. A listener of another protocol closes the connection: librdkafka
+    calls the broker down then, but does not say that it could not connect, or it speaks of the handshake.
+    """
     heard: list[KafkaError] = []
     client = Producer({**client_config(settings), "error_cb": heard.append})
     deadline = time.monotonic() + _LISTEN_SECONDS
@@ -124,9 +129,11 @@ def _refusal(settings: KafkaSettings) -> KafkaError | None:
         client.poll(0)
         for error in heard:
             if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
-                return error
+                return explain(error)
         if any(error.code() == KafkaError._ALL_BROKERS_DOWN for error in heard):
-            return None
+            others = [error for error in heard if error.code() != KafkaError._ALL_BROKERS_DOWN]
+            connected = all("SSL_HANDSHAKE" in error.str() for error in others)
+            return _CLOSED if connected else None
     return None
 
 
